@@ -16,6 +16,7 @@
 //!
 //! Import direction: `error, ids, time, model <- ports <- rules, fanout, route, unread <- dispatch, cached <- logic, task`.
 
+pub mod dispatch;
 pub mod error;
 pub mod fanout;
 pub mod ids;

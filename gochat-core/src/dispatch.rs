@@ -1,0 +1,281 @@
+//! Telling the members: locate, route, publish. The same code for small groups (from the logic role, right
+//! behind the commit) and for large ones (from the task role).
+//!
+//! ```text
+//! entries -> FanoutPolicy -> Direct:   members at the seq -> Routes::locate -> route -> one downstream record per gateway
+//!                            Deferred: one record on im-task-topic, handled by `fanout` below
+//!                            offline members -> im-task-topic
+//! ```
+//!
+//! Invariant: everything here may run twice; receivers know entries by their seq, push jobs by their key.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use crate::{
+    error::Result,
+    fanout::{Fanout, FanoutPolicy},
+    ids::{ConversationId, DeviceId, GatewayId, Seq, UserId},
+    limits::FANOUT_PAGE,
+    model::{Caller, Member, Message},
+    ports::{Ack, Bus, Delivery, Downstream, Payload, Record, Routes, Signal, Store, Target, Task, Topic},
+    route::route,
+};
+
+/// A stored entry whose members are to be told.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The entry.
+    pub message: Arc<Message>,
+    /// The device that sent it and gets an ack instead.
+    pub from: Option<DeviceId>,
+    /// Members of the conversation at the entry.
+    pub member_count: i32,
+    /// Version of the member list at the entry.
+    pub members_seq: Seq,
+}
+
+/// Tells members, senders and sessions.
+#[derive(Debug)]
+pub struct Dispatcher {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    routes: Arc<dyn Routes>,
+    policy: Arc<dyn FanoutPolicy>,
+    members: MemberLists,
+}
+
+impl Dispatcher {
+    /// A dispatcher on these ports.
+    pub fn new(store: Arc<dyn Store>, bus: Arc<dyn Bus>, routes: Arc<dyn Routes>, policy: Arc<dyn FanoutPolicy>) -> Self {
+        Dispatcher { store, bus, routes, policy, members: MemberLists::default() }
+    }
+
+    /// Answers senders and tells the members of `entries` (in the order of their conversations' logs). Ends when
+    /// the bus has every record: whoever consumed the cause may commit it then.
+    pub async fn dispatch(&self, acks: Vec<(GatewayId, Ack)>, entries: &[Entry]) -> Result<()> {
+        let mut outgoing = Outgoing::default();
+        for (gateway, ack) in acks {
+            outgoing.gateways.entry(gateway).or_default().acks.push(ack);
+        }
+        let (direct, deferred): (Vec<Run>, Vec<Run>) =
+            runs(entries).into_iter().partition(|run| self.policy.fanout(u32::try_from(run[0].member_count).unwrap_or(0)) == Fanout::Direct);
+        for run in deferred {
+            let task = Task::Fanout {
+                messages: run.iter().map(|entry| entry.message.clone()).collect(),
+                members_seq: run[0].members_seq,
+                from: run.iter().map(|entry| entry.from).collect(),
+            };
+            outgoing.tasks.push(Record::Task(Arc::new(task)));
+        }
+        self.route_direct(&direct, &mut outgoing).await?;
+        self.publish(outgoing).await
+    }
+
+    /// Tells the members of a large group: the task role's part of [`dispatch`](Self::dispatch).
+    pub async fn fanout(&self, entries: &[Entry]) -> Result<()> {
+        for run in runs(entries) {
+            let members = self.members_of(&run).await?;
+            for page in members.chunks(FANOUT_PAGE) {
+                let mut outgoing = Outgoing::default();
+                self.route_run(&run, page, None, &mut outgoing).await?;
+                self.publish(outgoing).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the members of small conversations that marks rose. In a large group only the member's own devices
+    /// are told: a receipt for everybody would cost the square of the group's size.
+    pub async fn marks(&self, risen: &[(Member, Seq, i32)]) -> Result<()> {
+        let mut outgoing = Outgoing::default();
+        for (member, members_seq, member_count) in risen {
+            let payload = Payload::Marks {
+                conversation: member.conversation,
+                user: member.user,
+                read_seq: member.read_seq,
+                delivered_seq: member.delivered_seq,
+            };
+            let recipients = match self.policy.fanout(u32::try_from(*member_count).unwrap_or(0)) {
+                Fanout::Direct => self.members.get(&*self.store, member.conversation, *members_seq).await?,
+                Fanout::Deferred => Arc::from([member.user]),
+            };
+            let routes = self.routes.locate(&recipients).await?;
+            for (gateway, targets) in route(&recipients, &routes, None).gateways {
+                outgoing.gateways.entry(gateway).or_default().deliveries.push(Delivery { targets, payloads: vec![payload.clone()] });
+            }
+        }
+        self.publish(outgoing).await
+    }
+
+    /// Tells the gateways where these users are connected that sessions ended.
+    pub async fn revoked(&self, current: &[Caller]) -> Result<()> {
+        let users: Vec<UserId> = current.iter().map(|caller| caller.user).collect();
+        let mut outgoing = Outgoing::default();
+        for route in self.routes.locate(&users).await? {
+            for caller in current.iter().filter(|caller| (caller.user, caller.device) == (route.user, route.device)) {
+                let signal = Signal::Revoked { user: caller.user, device: caller.device, session_epoch: caller.session_epoch };
+                outgoing.gateways.entry(route.gateway.clone()).or_default().signals.push(signal);
+            }
+        }
+        self.publish(outgoing).await
+    }
+
+    async fn route_direct(&self, direct: &[Run<'_>], outgoing: &mut Outgoing) -> Result<()> {
+        let mut members = Vec::with_capacity(direct.len());
+        for run in direct {
+            members.push(self.members_of(run).await?);
+        }
+        let mut users: Vec<UserId> = members.iter().flat_map(|members| members.iter().copied()).collect();
+        users.sort_unstable();
+        users.dedup();
+        let mut routes: HashMap<UserId, Vec<crate::ports::Route>> = HashMap::with_capacity(users.len());
+        for route in self.routes.locate(&users).await? {
+            routes.entry(route.user).or_default().push(route);
+        }
+        for (run, members) in direct.iter().zip(&members) {
+            self.route_run(run, members, Some(&routes), outgoing).await?;
+        }
+        Ok(())
+    }
+
+    /// Adds the deliveries of one run to some of its members. One delivery per gateway; entries that a device
+    /// sent itself are taken out of that device's delivery.
+    async fn route_run(
+        &self,
+        run: &Run<'_>,
+        members: &[UserId],
+        located: Option<&HashMap<UserId, Vec<crate::ports::Route>>>,
+        outgoing: &mut Outgoing,
+    ) -> Result<()> {
+        let routes: Vec<crate::ports::Route> = match located {
+            Some(located) => members.iter().filter_map(|user| located.get(user)).flatten().cloned().collect(),
+            None => self.routes.locate(members).await?,
+        };
+        let senders: Vec<(UserId, DeviceId)> = run.iter().filter_map(|entry| Some((entry.message.sender, entry.from?))).collect();
+        let (own, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| senders.contains(&(route.user, route.device)));
+        let payload = |entry: &&Entry| Payload::Message(entry.message.clone());
+        for own in &own {
+            let payloads: Vec<Payload> =
+                run.iter().filter(|entry| (entry.message.sender, entry.from) != (own.user, Some(own.device))).map(payload).collect();
+            if !payloads.is_empty() {
+                let targets = vec![Target { connection: own.connection, epoch: own.epoch }];
+                outgoing.gateways.entry(own.gateway.clone()).or_default().deliveries.push(Delivery { targets, payloads });
+            }
+        }
+        let connected: Vec<UserId> = own.iter().map(|route| route.user).collect();
+        let routed = route(members, &others, None);
+        for (gateway, targets) in routed.gateways {
+            let payloads = run.iter().map(payload).collect();
+            outgoing.gateways.entry(gateway).or_default().deliveries.push(Delivery { targets, payloads });
+        }
+        let offline: Vec<UserId> = routed.offline.into_iter().filter(|user| !connected.contains(user)).collect();
+        for entry in run.iter().filter(|entry| entry.message.counts()) {
+            let users: Vec<UserId> = offline.iter().copied().filter(|user| *user != entry.message.sender).collect();
+            if !users.is_empty() {
+                let message = &entry.message;
+                outgoing.tasks.push(Record::Task(Arc::new(Task::Offline {
+                    conversation: message.conversation,
+                    seq: message.seq,
+                    message: message.id,
+                    sender: message.sender,
+                    users,
+                })));
+            }
+        }
+        Ok(())
+    }
+
+    async fn members_of(&self, run: &Run<'_>) -> Result<Arc<[UserId]>> {
+        let last = run[run.len() - 1];
+        self.members.get(&*self.store, last.message.conversation, last.members_seq).await
+    }
+
+    async fn publish(&self, outgoing: Outgoing) -> Result<()> {
+        if !outgoing.tasks.is_empty() {
+            self.bus.publish(&Topic::Task, outgoing.tasks).await?;
+        }
+        for (gateway, downstream) in outgoing.gateways {
+            self.bus.publish(&Topic::Downstream(gateway), vec![Record::Downstream(Arc::new(downstream))]).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Entries of one conversation that share a member list, in order.
+type Run<'a> = Vec<&'a Entry>;
+
+/// Groups entries into runs, keeping the order within each conversation.
+fn runs(entries: &[Entry]) -> Vec<Run<'_>> {
+    let mut open: HashMap<(ConversationId, Seq), usize> = HashMap::with_capacity(entries.len());
+    let mut runs: Vec<Run<'_>> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let index = *open.entry((entry.message.conversation, entry.members_seq)).or_insert_with(|| {
+            runs.push(Vec::new());
+            runs.len() - 1
+        });
+        runs[index].push(entry);
+    }
+    runs
+}
+
+#[derive(Default)]
+struct Outgoing {
+    gateways: BTreeMap<GatewayId, Downstream>,
+    tasks: Vec<Record>,
+}
+
+/// Member lists by conversation and version, bounded by the number of members that they hold together.
+///
+/// A list is immutable for its version, so a copy can never be stale: the version that an entry carries was read
+/// in the transaction that stored it.
+#[derive(Debug, Default)]
+struct MemberLists {
+    lists: Mutex<Lists>,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    by_conversation: HashMap<ConversationId, (Seq, Arc<[UserId]>)>,
+    held: usize,
+}
+
+/// Members in all lists together: 16 bytes each.
+const LISTED_MEMBERS_MAX: usize = 2_000_000;
+
+impl MemberLists {
+    async fn get(&self, store: &dyn Store, conversation: ConversationId, version: Seq) -> Result<Arc<[UserId]>> {
+        if let Some((_, list)) = self.lock().by_conversation.get(&conversation).filter(|(at, _)| *at == version) {
+            return Ok(list.clone());
+        }
+        let mut members = Vec::new();
+        loop {
+            let page = store.members_at(conversation, version, members.last().copied(), FANOUT_PAGE).await?;
+            let full = page.len() == FANOUT_PAGE;
+            members.extend(page);
+            if !full {
+                break;
+            }
+        }
+        let list: Arc<[UserId]> = members.into();
+        let mut lists = self.lock();
+        // An entry of an older version may be dispatched after one of a newer version: the newer list stays.
+        if lists.by_conversation.get(&conversation).is_none_or(|(at, _)| *at < version) {
+            if lists.held + list.len() > LISTED_MEMBERS_MAX {
+                lists.by_conversation.clear();
+                lists.held = 0;
+            }
+            lists.held += list.len();
+            if let Some((_, old)) = lists.by_conversation.insert(conversation, (version, list.clone())) {
+                lists.held -= old.len();
+            }
+        }
+        Ok(list)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
