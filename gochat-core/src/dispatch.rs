@@ -99,7 +99,7 @@ impl Dispatcher {
                 delivered_seq: member.delivered_seq,
             };
             let recipients = match self.policy.fanout(u32::try_from(*member_count).unwrap_or(0)) {
-                Fanout::Direct => self.members.get(&*self.store, member.conversation, *members_seq).await?,
+                Fanout::Direct => self.members.get(&*self.store, member.conversation, members_seq.next()).await?,
                 Fanout::Deferred => Arc::from([member.user]),
             };
             let routes = self.routes.locate(&recipients).await?;
@@ -190,7 +190,7 @@ impl Dispatcher {
 
     async fn members_of(&self, run: &Run<'_>) -> Result<Arc<[UserId]>> {
         let last = run[run.len() - 1];
-        self.members.get(&*self.store, last.message.conversation, last.members_seq).await
+        self.members.get(&*self.store, last.message.conversation, listed_at(last)).await
     }
 
     async fn publish(&self, outgoing: Outgoing) -> Result<()> {
@@ -207,12 +207,18 @@ impl Dispatcher {
 /// Entries of one conversation that share a member list, in order.
 type Run<'a> = Vec<&'a Entry>;
 
+/// The seq at which the member list of an entry is read. The entry that changes the members is still seen by whoever
+/// it removes; all entries from the next one to the next change share one list.
+fn listed_at(entry: &Entry) -> Seq {
+    if entry.message.seq == entry.members_seq { entry.members_seq } else { entry.members_seq.next() }
+}
+
 /// Groups entries into runs, keeping the order within each conversation.
 fn runs(entries: &[Entry]) -> Vec<Run<'_>> {
     let mut open: HashMap<(ConversationId, Seq), usize> = HashMap::with_capacity(entries.len());
     let mut runs: Vec<Run<'_>> = Vec::with_capacity(entries.len());
     for entry in entries {
-        let index = *open.entry((entry.message.conversation, entry.members_seq)).or_insert_with(|| {
+        let index = *open.entry((entry.message.conversation, listed_at(entry))).or_insert_with(|| {
             runs.push(Vec::new());
             runs.len() - 1
         });
