@@ -11,7 +11,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
@@ -23,6 +23,11 @@ use crate::{
     ports::{Ack, Bus, Delivery, Downstream, Payload, Record, Routes, Signal, Store, Target, Task, Topic},
     route::route,
 };
+
+/// Conversations whose heads are remembered to be told again; beyond it they are left to the clients' own syncs.
+const CHANGED_MAX: usize = 200_000;
+/// Conversations whose heads leave in one round of records.
+const HEADS_PAGE: usize = 1000;
 
 /// A stored entry whose members are to be told.
 #[derive(Clone, Debug)]
@@ -45,12 +50,13 @@ pub struct Dispatcher {
     routes: Arc<dyn Routes>,
     policy: Arc<dyn FanoutPolicy>,
     members: MemberLists,
+    changed: Mutex<HashMap<ConversationId, (Seq, Seq)>>,
 }
 
 impl Dispatcher {
     /// A dispatcher on these ports.
     pub fn new(store: Arc<dyn Store>, bus: Arc<dyn Bus>, routes: Arc<dyn Routes>, policy: Arc<dyn FanoutPolicy>) -> Self {
-        Dispatcher { store, bus, routes, policy, members: MemberLists::default() }
+        Dispatcher { store, bus, routes, policy, members: MemberLists::default(), changed: Mutex::default() }
     }
 
     /// Answers senders and tells the members of `entries` (in the order of their conversations' logs). Ends when
@@ -71,7 +77,29 @@ impl Dispatcher {
             outgoing.tasks.push(Record::Task(Arc::new(task)));
         }
         self.route_direct(&direct, &mut outgoing).await?;
+        self.note_heads(entries);
         self.publish(outgoing).await
+    }
+
+    /// Tells once more where the logs stand that changed since the last call (decision 7): whoever missed the push of
+    /// a last entry learns it within a heartbeat.
+    pub async fn tell_heads(&self) -> Result<()> {
+        let changed: Vec<_> = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect();
+        for page in changed.chunks(HEADS_PAGE) {
+            let mut outgoing = Outgoing::default();
+            for (conversation, (version, head)) in page {
+                let members = self.members.get(&*self.store, *conversation, *version).await?;
+                for members in members.chunks(FANOUT_PAGE) {
+                    let routes = self.routes.locate(members).await?;
+                    for (gateway, targets) in route(members, &routes, None).gateways {
+                        let payloads = vec![Payload::Heads(vec![(*conversation, *head)])];
+                        outgoing.gateways.entry(gateway).or_default().deliveries.push(Delivery { targets, payloads });
+                    }
+                }
+            }
+            self.publish(outgoing).await?;
+        }
+        Ok(())
     }
 
     /// Tells the members of a large group: the task role's part of [`dispatch`](Self::dispatch).
@@ -121,6 +149,17 @@ impl Dispatcher {
             }
         }
         self.publish(outgoing).await
+    }
+
+    fn note_heads(&self, entries: &[Entry]) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in entries {
+            if changed.len() >= CHANGED_MAX && !changed.contains_key(&entry.message.conversation) {
+                continue;
+            }
+            let head = changed.entry(entry.message.conversation).or_default();
+            *head = (head.0.max(listed_at(entry)), head.1.max(entry.message.seq));
+        }
     }
 
     async fn route_direct(&self, direct: &[Run<'_>], outgoing: &mut Outgoing) -> Result<()> {
@@ -282,6 +321,6 @@ impl MemberLists {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Lists> {
-        self.lists.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -25,6 +25,7 @@ pub mod model;
 pub mod ports;
 pub mod route;
 pub mod rules;
+pub mod task;
 pub mod time;
 pub mod unread;
 

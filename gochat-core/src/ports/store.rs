@@ -63,8 +63,8 @@ pub trait Devices: Port {
     async fn login_log(&self, user: UserId, limit: usize) -> Result<Vec<LoginAttempt>>;
     /// Exchanges a refresh token (see [`Rotation`]); atomic, so that racing presentations yield one successor.
     async fn rotate_refresh(&self, rotation: &Rotation) -> Result<Refreshed>;
-    /// The devices of a user, signed in or not, newest first.
-    async fn devices_of(&self, user: UserId) -> Result<Vec<Device>>;
+    /// The devices of each of these users, signed in or not, newest first.
+    async fn devices_of(&self, users: &[UserId]) -> Result<Vec<Vec<Device>>>;
     /// The devices with these keys.
     async fn devices(&self, keys: &[(UserId, DeviceId)]) -> Result<Vec<Option<Device>>>;
     /// Ends sessions: raises the session epoch, revokes the refresh tokens. Answers with the new epochs
