@@ -10,7 +10,7 @@
 //! Invariant: everything here may run twice; receivers know entries by their seq, push jobs by their key.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -193,7 +193,7 @@ impl Dispatcher {
             Some(located) => members.iter().filter_map(|user| located.get(user)).flatten().cloned().collect(),
             None => self.routes.locate(members).await?,
         };
-        let senders: Vec<(UserId, DeviceId)> = run.iter().filter_map(|entry| Some((entry.message.sender, entry.from?))).collect();
+        let senders: HashSet<(UserId, DeviceId)> = run.iter().filter_map(|entry| Some((entry.message.sender, entry.from?))).collect();
         let (own, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| senders.contains(&(route.user, route.device)));
         let payload = |entry: &&Entry| Payload::Message(entry.message.clone());
         for own in &own {

@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Backends of GoChat's ports.
+//!
+//! | module | what it provides | feature |
+//! |---|---|---|
+//! | `sqlite` | [`Store`](gochat_core::ports::Store) on one file: WAL, `synchronous=FULL`, one writer with group commit | `sqlite` |
+//! | `local` | [`Cache`](gochat_core::ports::Cache) and [`Routes`](gochat_core::ports::Routes) in this process | |

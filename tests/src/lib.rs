@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The tests of GoChat: one binary, one file per flow.
+//!
+//! [`sandbox`] starts servers, [`client`] speaks to them as a stranger would: HTTP and WebSocket, nothing of ours below.
+#![allow(missing_docs, clippy::missing_panics_doc, reason = "tests say what they check in their names")]
+
+pub mod client;
+pub mod sandbox;
+
+#[cfg(test)]
+mod flows;

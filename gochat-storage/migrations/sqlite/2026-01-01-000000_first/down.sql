@@ -1,0 +1,11 @@
+DROP TABLE push_jobs;
+DROP TABLE join_requests;
+DROP TABLE create_keys;
+DROP TABLE messages;
+DROP TABLE members;
+DROP TABLE conversations;
+DROP TABLE login_log;
+DROP TABLE refresh_tokens;
+DROP TABLE devices;
+DROP TABLE credentials;
+DROP TABLE users;
