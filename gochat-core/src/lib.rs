@@ -16,11 +16,13 @@
 //!
 //! Import direction: `error, ids, time, model <- ports <- rules, fanout, route, unread <- dispatch, cached <- logic, task`.
 
+pub mod auth;
 pub mod dispatch;
 pub mod error;
 pub mod fanout;
 pub mod ids;
 pub mod limits;
+pub mod logic;
 pub mod model;
 pub mod ports;
 pub mod route;
