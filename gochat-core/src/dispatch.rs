@@ -74,7 +74,7 @@ impl Dispatcher {
                 members_seq: run[0].members_seq,
                 from: run.iter().map(|entry| entry.from).collect(),
             };
-            outgoing.tasks.push(Record::Task(Arc::new(task)));
+            outgoing.tasks.push(Arc::new(task));
         }
         self.route_direct(&direct, &mut outgoing).await?;
         self.note_heads(entries);
@@ -102,17 +102,20 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Tells the members of a large group: the task role's part of [`dispatch`](Self::dispatch).
-    pub async fn fanout(&self, entries: &[Entry]) -> Result<()> {
+    /// Tells the members of large groups: the task role's part of [`dispatch`](Self::dispatch). Answers with what is to be
+    /// done for the members who are offline, instead of putting it on the topic that its caller consumes.
+    pub async fn fanout(&self, entries: &[Entry]) -> Result<Vec<Arc<Task>>> {
+        let mut offline = Vec::new();
         for run in runs(entries) {
             let members = self.members_of(&run).await?;
             for page in members.chunks(FANOUT_PAGE) {
                 let mut outgoing = Outgoing::default();
                 self.route_run(&run, page, None, &mut outgoing).await?;
+                offline.append(&mut outgoing.tasks);
                 self.publish(outgoing).await?;
             }
         }
-        Ok(())
+        Ok(offline)
     }
 
     /// Tells the members of small conversations that marks rose. In a large group only the member's own devices
@@ -215,13 +218,13 @@ impl Dispatcher {
             let users: Vec<UserId> = offline.iter().copied().filter(|user| *user != entry.message.sender).collect();
             if !users.is_empty() {
                 let message = &entry.message;
-                outgoing.tasks.push(Record::Task(Arc::new(Task::Offline {
+                outgoing.tasks.push(Arc::new(Task::Offline {
                     conversation: message.conversation,
                     seq: message.seq,
                     message: message.id,
                     sender: message.sender,
                     users,
-                })));
+                }));
             }
         }
         Ok(())
@@ -234,7 +237,7 @@ impl Dispatcher {
 
     async fn publish(&self, outgoing: Outgoing) -> Result<()> {
         if !outgoing.tasks.is_empty() {
-            self.bus.publish(&Topic::Task, outgoing.tasks).await?;
+            self.bus.publish(&Topic::Task, outgoing.tasks.into_iter().map(Record::Task).collect()).await?;
         }
         for (gateway, downstream) in outgoing.gateways {
             self.bus.publish(&Topic::Downstream(gateway), vec![Record::Downstream(Arc::new(downstream))]).await?;
@@ -269,7 +272,7 @@ fn runs(entries: &[Entry]) -> Vec<Run<'_>> {
 #[derive(Default)]
 struct Outgoing {
     gateways: BTreeMap<GatewayId, Downstream>,
-    tasks: Vec<Record>,
+    tasks: Vec<Arc<Task>>,
 }
 
 /// Member lists by conversation and version, bounded by the number of members that they hold together.

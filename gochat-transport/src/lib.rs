@@ -1,1 +1,3 @@
-//! Placeholder.
+//! How GoChat talks.
+
+pub mod bus;

@@ -82,7 +82,7 @@ impl TaskRole {
     /// Does a batch of tasks. May run twice: deliveries are known by their seq, push jobs by their key.
     async fn work(&self, records: &[Record]) -> Result<()> {
         let tasks: Vec<&Task> = records.iter().filter_map(|record| if let Record::Task(task) = record { Some(&**task) } else { None }).collect();
-        self.fanout(&tasks).await?;
-        self.record_offline(&tasks).await
+        let offline = self.fanout(&tasks).await?;
+        self.record_offline(tasks.into_iter().chain(offline.iter().map(|task| &**task))).await
     }
 }

@@ -62,7 +62,7 @@ impl Offline {
 
 impl TaskRole {
     /// Records push jobs for who was not connected and wants to be told.
-    pub(super) async fn record_offline(&self, tasks: &[&Task]) -> Result<()> {
+    pub(super) async fn record_offline(&self, tasks: impl Iterator<Item = &Task>) -> Result<()> {
         let at = self.ports.clock.now();
         for task in tasks {
             let Task::Offline { conversation, seq, message, sender, users } = task else { continue };
