@@ -6,15 +6,15 @@ use gochat_core::{
     error::Error,
     ids::{ClientMsgId, ConversationId, DeviceId, MessageId, PushJobId, Seq, UserId},
     model::{
-        Body, Conversation, ConversationKind, Device, Draft, JoinMode, LoginAttempt, LoginOutcome, Member, Message, MessageKind, NewPushJob, PushOutcome,
-        Role, User, UserStatus,
+        Body, Conversation, ConversationKind, Device, Draft, JoinMode, LoginAttempt, LoginOutcome, Member, Message, MessageKind, NewPushJob,
+        PushOutcome, Role, User, UserStatus,
     },
     time::Timestamp,
 };
 
 use super::{
     fail::Fail,
-    schema::{conversations, devices, login_log, members, messages, push_jobs, users},
+    schema::{conversations, devices, login_log, members, messages, push_jobs, refresh_tokens, users},
 };
 
 /// Bodies as they came in. A later envelope is sealed (decision 32).
@@ -86,6 +86,24 @@ impl DeviceRow {
             created_at: Timestamp(self.created_at),
         })
     }
+}
+
+/// A refresh token that has not been shown yet.
+pub const TOKEN_CURRENT: i32 = 0;
+/// A refresh token that was exchanged for its successor.
+pub const TOKEN_USED: i32 = 1;
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = refresh_tokens, treat_none_as_default_value = false)]
+pub struct TokenRow {
+    pub token_hash: Vec<u8>,
+    pub family_id: Vec<u8>,
+    pub user_id: Vec<u8>,
+    pub device_id: Vec<u8>,
+    pub state: i32,
+    pub expires_at: i64,
+    pub used_at: Option<i64>,
+    pub successor_sealed: Option<Vec<u8>>,
 }
 
 #[derive(Queryable, Selectable, Insertable)]
@@ -218,7 +236,22 @@ pub struct MemberRow {
 }
 
 impl MemberRow {
-    /// A membership that begins.
+    /// A membership that begins anew. What was read before stays read, and a silence does not end by leaving.
+    pub fn resume(conversation: ConversationId, user: UserId, join_seq: Seq, last: Option<&Member>) -> MemberRow {
+        let first = MemberRow::begin(conversation, user, Role::Member, join_seq);
+        match last {
+            Some(last) => MemberRow {
+                read_seq: last.read_seq.0,
+                delivered_seq: last.delivered_seq.0,
+                muted: last.muted,
+                silenced_until: last.silenced_until.map(|until| until.0),
+                ..first
+            },
+            None => first,
+        }
+    }
+
+    /// The first membership of a user.
     pub fn begin(conversation: ConversationId, user: UserId, role: Role, join_seq: Seq) -> MemberRow {
         MemberRow {
             conversation_id: conversation.as_bytes().to_vec(),
@@ -327,6 +360,24 @@ impl NewMessageRow {
             created_at: draft.created_at.0,
         }
     }
+
+    /// An event is made once by its own id: its payload is not compared, so its hash is empty.
+    pub fn from_event(event: &Message) -> NewMessageRow {
+        NewMessageRow {
+            conversation_id: event.conversation.as_bytes().to_vec(),
+            seq: event.seq.0,
+            message_id: event.id.as_bytes().to_vec(),
+            sender_id: event.sender.as_bytes().to_vec(),
+            client_msg_id: event.client_msg_id.as_bytes().to_vec(),
+            payload_key_id: 0,
+            payload_hash: vec![0; 32],
+            kind: event.body.kind as i32,
+            envelope: ENVELOPE_PLAIN,
+            body: event.body.content.as_bytes().to_vec(),
+            reply_to: None,
+            created_at: event.created_at.0,
+        }
+    }
 }
 
 #[derive(Queryable, Selectable, Insertable)]
@@ -378,9 +429,27 @@ impl PushJobRow {
     }
 }
 
-const PUSH_OUTCOMES: [PushOutcome; 6] =
-    [PushOutcome::Sent, PushOutcome::Read, PushOutcome::Online, PushOutcome::Unwanted, PushOutcome::Refused, PushOutcome::Failed];
+/// Numbers of outcomes as they are stored.
+const PUSH_OUTCOMES: [(i32, PushOutcome); 6] = [
+    (0, PushOutcome::Sent),
+    (1, PushOutcome::Read),
+    (2, PushOutcome::Online),
+    (3, PushOutcome::Unwanted),
+    (4, PushOutcome::Refused),
+    (5, PushOutcome::Failed),
+];
 
 pub fn push_outcome(number: i32) -> Result<PushOutcome, Fail> {
-    PUSH_OUTCOMES.into_iter().find(|outcome| *outcome as i32 == number).ok_or_else(|| corrupt("push outcome"))
+    PUSH_OUTCOMES.into_iter().find(|(known, _)| *known == number).map(|(_, outcome)| outcome).ok_or_else(|| corrupt("push outcome"))
+}
+
+pub fn push_outcome_number(outcome: PushOutcome) -> i32 {
+    match outcome {
+        PushOutcome::Sent => 0,
+        PushOutcome::Read => 1,
+        PushOutcome::Online => 2,
+        PushOutcome::Unwanted => 3,
+        PushOutcome::Refused => 4,
+        PushOutcome::Failed => 5,
+    }
 }

@@ -11,45 +11,29 @@
 //!
 //! Invariant: an answer of a write leaves only after the COMMIT of its group (I1).
 
+mod open;
 #[path = "queries/mod.rs"]
 mod queries;
+mod threads;
 
-use std::{
-    any::Any,
-    fmt,
-    future::ready,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{fmt, future::ready, path::Path, sync::Arc, time::Duration};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
-use diesel::{
-    Connection, ExpressionMethods, RunQueryDsl as _, SqliteConnection,
-    connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
-    migration::{Migration, MigrationSource},
-};
+use crossbeam_channel::{TrySendError, bounded};
+use diesel::SqliteConnection;
 use diesel_async::{
-    AsyncConnection,
+    RunQueryDsl,
     sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper},
 };
-use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::future::BoxFuture;
 use gochat_core::error::{Code, Error, Result};
 use tokio::sync::oneshot;
 
 use super::{
     fail::Fail,
-    rows::NewMessageRow,
-    schema::{self, messages},
+    rows::{MemberRow, NewMessageRow, PushJobRow},
+    schema::{members, messages, push_jobs},
 };
-
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+use threads::{Counters, Job, Order, Threads};
 
 /// The connection that the shared query text runs on.
 pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection, Inline>;
@@ -67,7 +51,7 @@ pub struct SqliteSettings {
     pub group_units_max: usize,
     /// Page cache of the writer, in KiB; of each reader a quarter. Taken as it is needed.
     pub cache_kib: u32,
-    /// Pages that the file may have: a full disk for tests. 0: no limit.
+    /// Pages of 4 KiB that the file may have; then writes are refused with `STORAGE_FULL`. 0: as many as the disk holds.
     pub page_count_max: u32,
 }
 
@@ -77,21 +61,11 @@ impl Default for SqliteSettings {
     }
 }
 
-/// Size of the write-ahead log at which the writer itself empties it (the background checkpoint cannot under constant load).
-const WAL_BYTES_MAX: u64 = 256 << 20;
-/// How often the background thread looks at the write-ahead log.
-const CHECKPOINT_EVERY: Duration = Duration::from_millis(100);
-/// Growth of the write-ahead log that is worth a checkpoint.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
-
-/// A [`Store`](gochat_core::ports::Store) in one SQLite file. Cheap to clone; the last clone closes it.
+/// A [`Store`](gochat_core::ports::Store) in one SQLite file. Cheap to clone; [`close`](Self::close), or dropping the
+/// last clone, ends it.
 #[derive(Clone)]
 pub struct Database {
-    writer: Sender<Job>,
-    readers: Sender<Job>,
-    counters: Arc<Counters>,
-    // Declared last: the channels close before the threads are joined.
-    _threads: Arc<Threads>,
+    threads: Arc<Threads>,
 }
 
 impl fmt::Debug for Database {
@@ -103,60 +77,61 @@ impl fmt::Debug for Database {
 /// Counters since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SqliteStats {
-    /// COMMITs.
+    /// Groups that were committed.
     pub commits: u64,
-    /// Units of work in them.
+    /// Groups that were given up: a full disk, an I/O error, a fault of ours.
+    pub failed_groups: u64,
+    /// Units of work in all groups.
     pub units: u64,
+    /// Units in the largest group.
+    pub largest_group_units: u64,
     /// Microseconds spent in COMMIT.
     pub commit_micros: u64,
+    /// Pages in the write-ahead log when it was last looked at.
+    pub wal_pages: u64,
+    /// Units that wait for the writer now.
+    pub writes_waiting: u64,
+    /// Reads that wait now.
+    pub reads_waiting: u64,
 }
 
-#[derive(Debug, Default)]
-struct Counters {
-    commits: AtomicU64,
-    units: AtomicU64,
-    commit_micros: AtomicU64,
-}
-
-/// Opens the store in `path`, creating and migrating it as needed.
+/// Opens the store in `path`, creating and migrating it as needed. Blocks for as long as that takes.
 ///
 /// # Errors
-/// `UNAVAILABLE` if the file cannot be opened, holds the schema of a newer version, or does not keep what it commits
+/// `UNAVAILABLE` if the file cannot be opened, holds the schema of a newer version, or would not keep what it commits
 /// (`synchronous=FULL` and WAL are read back).
-pub fn open(path: &Path, settings: SqliteSettings) -> Result<Database> {
-    let mut first = connect(path, &settings, settings.cache_kib)?;
-    migrate(&mut first)?;
-    let (writer, writes) = bounded::<Job>(settings.writes_waiting_max);
-    let (readers, reads) = bounded::<Job>(settings.reads_waiting_max);
+pub fn open(path: &Path, settings: &SqliteSettings) -> Result<Database> {
+    let mut writer = open::connect(path, settings, settings.cache_kib)?;
+    open::migrate(&mut writer)?;
+    let readers = (0..settings.readers.max(1)).map(|_| open::connect_reader(path, settings)).collect::<Result<Vec<_>>>()?;
+    let checkpointer = open::connect(path, settings, 256)?;
+    let (writes, write_queue) = bounded(settings.writes_waiting_max);
+    let (reads, read_queue) = bounded(settings.reads_waiting_max);
     let counters = Arc::new(Counters::default());
-    let mut threads = Vec::new();
-    let reopen = {
-        let (path, settings) = (path.to_owned(), settings.clone());
-        move || connect(&path, &settings, settings.cache_kib)
-    };
-    let wal = wal_path(path);
-    {
-        let (counters, wal, max) = (counters.clone(), wal.clone(), settings.group_units_max);
-        threads.push(spawn("gochat-sqlite-writer", move || group_commit(first, reopen, &writes, max, &counters, &wal))?);
+    let mut threads = Threads::new(writes, reads, readers.len(), counters.clone());
+    let (path, settings) = (path.to_owned(), settings.clone());
+    for reader in readers {
+        let (queue, path, settings) = (read_queue.clone(), path.clone(), settings.clone());
+        threads.spawn("gochat-read", move || threads::read_loop(reader, || open::connect_reader(&path, &settings), &queue))?;
     }
-    for _ in 0..settings.readers.max(1) {
-        let mut conn = connect(path, &settings, settings.cache_kib / 4)?;
-        conn.batch_execute("PRAGMA query_only=ON").map_err(unavailable)?;
-        let reads = reads.clone();
-        let (path, settings) = (path.to_owned(), settings.clone());
-        threads.push(spawn("gochat-sqlite-reader", move || read_loop(conn, || connect(&path, &settings, settings.cache_kib / 4), &reads))?);
-    }
-    let checkpoint = connect(path, &settings, 256)?;
-    let (closing, closed) = bounded::<()>(0);
-    threads.push(spawn("gochat-sqlite-checkpoint", move || checkpoint_loop(checkpoint, &wal, &closed))?);
-    Ok(Database { writer, readers, counters, _threads: Arc::new(Threads { closing: Mutex::new(Some(closing)), threads: Mutex::new(threads) }) })
+    threads.spawn_checkpoints(checkpointer)?;
+    threads.spawn("gochat-write", move || {
+        let reopen = || open::connect(&path, &settings, settings.cache_kib);
+        threads::group_commit(writer, reopen, &write_queue, settings.group_units_max, &counters);
+    })?;
+    Ok(Database { threads: Arc::new(threads) })
 }
 
 impl Database {
+    /// Ends the store: what waits is still done, the write-ahead log is emptied into the file, the threads end. Later
+    /// calls answer `UNAVAILABLE`. Blocks for as long as that takes; a second call waits for the first.
+    pub fn close(&self) {
+        self.threads.close();
+    }
+
     /// Counters since the store was opened.
     pub fn stats(&self) -> SqliteStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        SqliteStats { commits: read(&self.counters.commits), units: read(&self.counters.units), commit_micros: read(&self.counters.commit_micros) }
+        self.threads.stats()
     }
 
     /// Runs one unit of work as one transaction; durable once it has answered `Ok`. Never cut in half by a dropped caller.
@@ -166,245 +141,30 @@ impl Database {
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Fail>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |conn| {
-            let outcome = now(conn.transaction(async |conn| work(conn).await));
-            let breaks = outcome.as_ref().is_err_and(Fail::breaks_transaction);
-            let answer: Answer = Box::new(move |committed| {
-                let outcome = outcome.map_err(Error::from);
-                let _ = reply.send(match committed {
-                    Ok(()) => outcome,
-                    // A unit's own refusal stands, whatever became of the group.
-                    Err(error) => outcome.and(Err(error)),
-                });
-            });
-            Done { answer, breaks }
-        });
-        submit(&self.writer, job)?;
-        answer.await.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "the store's writer gave up this unit")))
+        self.submit(&self.threads.writes, threads::unit(work, reply))?;
+        answer.await.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "the store could not begin a transaction")))
     }
 
-    /// Runs reads on one connection, one hop for all of them.
+    /// Runs reads on one connection, one hop for all of them. There is no transaction around them: each statement sees
+    /// what was committed when it began.
     async fn read<T, W>(&self, work: W) -> Result<T>
     where
         T: Send + 'static,
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Fail>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |conn| {
-            let outcome = now(work(conn));
-            Done { answer: Box::new(move |_| drop(reply.send(outcome.map_err(Error::from)))), breaks: false }
-        });
-        submit(&self.readers, job)?;
-        answer.await.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "the store's reader gave up this read")))
+        self.submit(&self.threads.reads, threads::reading(work, reply))?;
+        answer.await.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "the store is closed")))
     }
-}
 
-/// Runs now, and says what to answer once COMMIT is known.
-type Job = Box<dyn FnOnce(&mut Conn) -> Done + Send>;
-type Answer = Box<dyn FnOnce(Result<()>) + Send>;
-
-struct Done {
-    answer: Answer,
-    /// The database may have ended the group's transaction by itself: nothing may follow in it.
-    breaks: bool,
-}
-
-fn submit(queue: &Sender<Job>, job: Job) -> Result<()> {
-    queue.try_send(job).map_err(|refused| match refused {
-        TrySendError::Full(_) => Error::new(Code::Overloaded, "the store's queue is full").retry_after(Duration::from_millis(200)),
-        TrySendError::Disconnected(_) => Error::new(Code::Unavailable, "the store is closed"),
-    })
-}
-
-/// The result of a unit of work. It awaits nothing but its connection, whose futures are ready at the first poll.
-fn now<T>(work: impl Future<Output = Result<T, Fail>>) -> Result<T, Fail> {
-    let other = || Fail::Refused(Error::internal("a unit of work awaited something other than its connection"));
-    work.now_or_never().unwrap_or_else(|| Err(other()))
-}
-
-fn group_commit(mut conn: Conn, reopen: impl Fn() -> Result<SqliteConnection>, inbox: &Receiver<Job>, max: usize, counters: &Counters, wal: &Path) {
-    while let Ok(first) = inbox.recv() {
-        if let Err(error) = on(&mut conn, |conn| AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")) {
-            // A dropped job drops its reply: its caller learns that nothing is known. No unit runs outside a group.
-            tracing::error!(?error, "the store could not begin a transaction");
-            if let Ok(fresh) = reopen() {
-                conn = Conn::new(fresh);
-            }
-            continue;
+    fn submit(&self, queue: &crossbeam_channel::Sender<Order>, job: Job) -> Result<()> {
+        if self.threads.is_closing() {
+            return Err(Error::new(Code::Unavailable, "the store is closed"));
         }
-        let mut answers = Vec::new();
-        let mut next = Some(first);
-        let mut broken = None;
-        while let Some(job) = next.take() {
-            match catch_unwind(AssertUnwindSafe(|| job(&mut conn))) {
-                Ok(done) => {
-                    answers.push(done.answer);
-                    if done.breaks {
-                        broken = Some(Error::new(Code::Unavailable, "the database gave up the transaction; nothing was stored"));
-                    }
-                }
-                Err(panic) => {
-                    tracing::error!(panic = text_of(&*panic), "a unit of work panicked; its group is rolled back");
-                    broken = Some(Error::new(Code::Unavailable, "another unit of the same group failed; nothing was stored"));
-                }
-            }
-            if broken.is_none() && answers.len() < max {
-                next = inbox.try_recv().ok();
-            }
-        }
-        let began = std::time::Instant::now();
-        let done = match broken {
-            None => on(&mut conn, AnsiTransactionManager::commit_transaction),
-            Some(error) => {
-                let _ = on(&mut conn, AnsiTransactionManager::rollback_transaction);
-                match reopen() {
-                    Ok(fresh) => conn = Conn::new(fresh),
-                    Err(error) => tracing::error!(?error, "the store could not be opened again"),
-                }
-                Err(error)
-            }
-        };
-        if done.is_err() {
-            let _ = on(&mut conn, AnsiTransactionManager::rollback_transaction);
-        }
-        counters.commits.fetch_add(1, Ordering::Relaxed);
-        counters.units.fetch_add(answers.len() as u64, Ordering::Relaxed);
-        counters.commit_micros.fetch_add(began.elapsed().as_micros() as u64, Ordering::Relaxed);
-        for answer in answers {
-            answer(done.as_ref().map(|()| ()).map_err(Error::same));
-        }
-        if bytes(wal) > WAL_BYTES_MAX {
-            let _ = on(&mut conn, |conn| conn.batch_execute("PRAGMA wal_checkpoint(RESTART)"));
-        }
-    }
-    let _ = on(&mut conn, |conn| conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)"));
-}
-
-fn read_loop(conn: SqliteConnection, reopen: impl Fn() -> Result<SqliteConnection>, inbox: &Receiver<Job>) {
-    let mut conn = Conn::new(conn);
-    while let Ok(job) = inbox.recv() {
-        match catch_unwind(AssertUnwindSafe(|| job(&mut conn))) {
-            Ok(done) => (done.answer)(Ok(())),
-            Err(panic) => {
-                tracing::error!(panic = text_of(&*panic), "a read panicked");
-                if let Ok(fresh) = reopen() {
-                    conn = Conn::new(fresh);
-                }
-            }
-        }
-    }
-}
-
-fn checkpoint_loop(mut conn: SqliteConnection, wal: &Path, closed: &Receiver<()>) {
-    let mut seen = 0;
-    while let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(CHECKPOINT_EVERY) {
-        let size = bytes(wal);
-        if size.abs_diff(seen) >= CHECKPOINT_BYTES {
-            seen = size;
-            if let Err(error) = conn.batch_execute("PRAGMA wal_checkpoint(PASSIVE)") {
-                tracing::debug!(%error, "checkpoint postponed");
-            }
-        }
-    }
-}
-
-fn on<T: Send + 'static>(conn: &mut Conn, work: impl FnOnce(&mut SqliteConnection) -> diesel::QueryResult<T> + Send + 'static) -> Result<T> {
-    now(conn.spawn_blocking(work).map(|done| done.map_err(Fail::from))).map_err(Error::from)
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown")
-}
-
-fn bytes(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |file| file.len())
-}
-
-fn wal_path(path: &Path) -> PathBuf {
-    let mut wal = path.as_os_str().to_owned();
-    wal.push("-wal");
-    wal.into()
-}
-
-fn unavailable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(Code::Unavailable, "the database cannot be opened").with_source(error)
-}
-
-fn connect(path: &Path, settings: &SqliteSettings, cache_kib: u32) -> Result<SqliteConnection> {
-    let name = path.to_str().ok_or_else(|| Error::new(Code::Unavailable, "the database's path is not UTF-8"))?;
-    let mut conn = SqliteConnection::establish(name)
-        .map_err(|error| Error::new(Code::Unavailable, format!("the database {name} cannot be opened: {error}")).with_source(error))?;
-    let mut pragmas = format!(
-        "PRAGMA busy_timeout=5000; PRAGMA page_size=4096; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0;
-         PRAGMA temp_store=MEMORY; PRAGMA cache_size=-{cache_kib};"
-    );
-    if settings.page_count_max > 0 {
-        pragmas.push_str(&format!("PRAGMA max_page_count={};", settings.page_count_max));
-    }
-    conn.batch_execute(&pragmas).map_err(unavailable)?;
-    let synchronous = pragma_number(&mut conn, "synchronous")?;
-    let mode = pragma_text(&mut conn, "journal_mode")?;
-    if synchronous != 2 || mode != "wal" {
-        return Err(Error::new(Code::Unavailable, format!("the database would not keep what it commits: synchronous={synchronous}, journal_mode={mode}")));
-    }
-    Ok(conn)
-}
-
-#[derive(diesel::QueryableByName)]
-struct Number {
-    #[diesel(sql_type = diesel::sql_types::BigInt)]
-    value: i64,
-}
-
-#[derive(diesel::QueryableByName)]
-struct Text {
-    #[diesel(sql_type = diesel::sql_types::Text)]
-    value: String,
-}
-
-fn pragma_number(conn: &mut SqliteConnection, name: &str) -> Result<i64> {
-    let row: Number = diesel::sql_query(format!("SELECT {name} AS value FROM pragma_{name}")).get_result(conn).map_err(unavailable)?;
-    Ok(row.value)
-}
-
-fn pragma_text(conn: &mut SqliteConnection, name: &str) -> Result<String> {
-    let row: Text = diesel::sql_query(format!("SELECT {name} AS value FROM pragma_{name}")).get_result(conn).map_err(unavailable)?;
-    Ok(row.value)
-}
-
-fn migrate(conn: &mut SqliteConnection) -> Result<()> {
-    let failed = |error: Box<dyn std::error::Error + Send + Sync>| Error::new(Code::Unavailable, "the database could not be migrated").with_source(error);
-    let known: Vec<String> = MigrationSource::<diesel::sqlite::Sqlite>::migrations(&MIGRATIONS)
-        .map_err(failed)?
-        .iter()
-        .map(|migration| Migration::<diesel::sqlite::Sqlite>::name(&**migration).version().to_string())
-        .collect();
-    let applied = MigrationHarness::<diesel::sqlite::Sqlite>::applied_migrations(conn).map_err(failed)?;
-    if let Some(newer) = applied.iter().map(ToString::to_string).find(|version| !known.contains(version)) {
-        return Err(Error::new(
-            Code::Unavailable,
-            format!("the database holds schema version {newer}, which this version of GoChat does not know; start the newer version that made it"),
-        ));
-    }
-    conn.run_pending_migrations(MIGRATIONS).map_err(failed)?;
-    Ok(())
-}
-
-fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.into()).spawn(work).map_err(|error| Error::new(Code::Unavailable, "no thread for the store").with_source(error))
-}
-
-struct Threads {
-    closing: Mutex<Option<Sender<()>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.closing.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = thread.join();
-        }
+        queue.try_send(Order::Run(job)).map_err(|refused| match refused {
+            TrySendError::Full(_) => Error::new(Code::Overloaded, "the store's queue is full").retry_after(Duration::from_millis(200)),
+            TrySendError::Disconnected(_) => Error::new(Code::Unavailable, "the store is closed"),
+        })
     }
 }
 
@@ -413,7 +173,8 @@ pub(crate) struct Inline;
 
 impl SpawnBlocking for Inline {
     fn spawn_blocking<'a, R: Send + 'static>(
-        &mut self, task: impl FnOnce() -> R + Send + 'static,
+        &mut self,
+        task: impl FnOnce() -> R + Send + 'static,
     ) -> BoxFuture<'a, Result<R, Box<dyn std::error::Error + Send + Sync + 'static>>> {
         Box::pin(ready(Ok(task())))
     }
@@ -423,9 +184,9 @@ impl SpawnBlocking for Inline {
     }
 }
 
-// ---- what differs from other databases ----
+// ---- what differs from other databases: used by queries/ ----
 
-/// Reads a row that this transaction is going to change. There is one writer, so there is nothing to lock.
+/// Marks a query whose rows this transaction is going to change. There is one writer, so there is nothing to lock.
 macro_rules! locked {
     ($query:expr) => {
         $query
@@ -435,38 +196,22 @@ use locked;
 
 /// Stores a message unless its idempotency key is there; `false`: it is. Only that key is let pass: a seq that is taken
 /// stays an error.
-async fn insert_message(conn: &mut Conn, row: NewMessageRow) -> Result<bool, Fail> {
-    let stored = diesel_async::RunQueryDsl::execute(
-        diesel::insert_into(messages::table)
-            .values(row)
-            .on_conflict((messages::client_msg_id, messages::conversation_id, messages::sender_id))
-            .do_nothing(),
-        conn,
-    )
-    .await?;
+async fn insert_message(conn: &mut Conn, row: &NewMessageRow) -> Result<bool, Fail> {
+    let key = (messages::client_msg_id, messages::conversation_id, messages::sender_id);
+    let stored = diesel::insert_into(messages::table).values(row).on_conflict(key).do_nothing().execute(conn).await?;
     Ok(stored == 1)
 }
 
-/// Stores many rows of one table. SQLite gains nothing from multi-row statements: one cached statement, row by row.
-macro_rules! insert_all {
-    ($conn:expr, $table:expr, $rows:expr) => {{
-        for row in $rows {
-            diesel_async::RunQueryDsl::execute(diesel::insert_into($table).values(row), $conn).await?;
-        }
-        Ok::<(), Fail>(())
-    }};
+/// Stores members. SQLite gains nothing from a statement of many rows: one cached statement, row by row.
+async fn insert_members(conn: &mut Conn, rows: &[MemberRow]) -> Result<(), Fail> {
+    for row in rows {
+        diesel::insert_into(members::table).values(row).execute(conn).await?;
+    }
+    Ok(())
 }
-use insert_all;
 
-/// Stores a row unless one of its keys is there; answers with the number of rows stored.
-macro_rules! insert_new {
-    ($conn:expr, $table:expr, $row:expr) => {
-        diesel_async::RunQueryDsl::execute(diesel::insert_into($table).values($row).on_conflict_do_nothing(), $conn)
-    };
+/// Stores a push job unless there is one for its (user, device, message); `false`: there is.
+async fn insert_push_job(conn: &mut Conn, row: &PushJobRow) -> Result<bool, Fail> {
+    let key = (push_jobs::user_id, push_jobs::device_id, push_jobs::message_id);
+    Ok(diesel::insert_into(push_jobs::table).values(row).on_conflict(key).do_nothing().execute(conn).await? == 1)
 }
-use insert_new;
-
-#[allow(unused_imports)]
-use schema as _;
-#[allow(unused_imports)]
-use ExpressionMethods as _;
