@@ -1,3 +1,9 @@
-//! How GoChat talks.
+//! How GoChat talks: the gateway for clients, the bus and its wire format between roles.
+//!
+//! | module | what it provides | feature |
+//! |---|---|---|
+//! | [`bus`] | [`Bus`](gochat_core::ports::Bus) in this process; records as protobuf | |
+//! | `gateway` | HTTP and WebSocket for clients | `gateway` |
 
 pub mod bus;
+pub mod pb;

@@ -242,6 +242,21 @@ impl Socket {
         }
     }
 
+    /// As [`request`](Self::request), for a connection that may break.
+    pub async fn try_request(&mut self, mut request: Value) -> Result<Value, Closed> {
+        self.next_id += 1;
+        let id = self.next_id;
+        request["id"] = id.into();
+        let frame = Frame::text(Payload::Owned(request.to_string().into_bytes()));
+        self.inner.write_frame(frame).await.map_err(|_| Closed(1006))?;
+        loop {
+            let frame = self.read().await?;
+            if frame["id"] == id {
+                return Ok(frame);
+            }
+        }
+    }
+
     /// Sends a text and waits for its ack.
     pub async fn say(&mut self, conversation: &str, text: &str) -> Value {
         let ack = self.request(json!({"type": "send", "conversation_id": conversation, "client_msg_id": new_id(), "text": text})).await;

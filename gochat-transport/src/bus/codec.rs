@@ -1,0 +1,368 @@
+//! Records as bytes: protobuf with a version. What comes from a bus is untrusted: ids, kinds and codes are checked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use gochat_core::{
+    error::{Code, Error, Result},
+    ids::{ClientMsgId, ConversationId, DeviceId, MessageId, Seq, UserId},
+    model::{Body, Draft, Message, MessageKind, PayloadHash},
+    ports::{Ack, Delivery, Downstream, Origin, Payload, Record, Refusal, Signal, Stored, Target, Task, Upstream},
+    time::Timestamp,
+};
+use prost::Message as _;
+
+use crate::pb::bus as pb;
+
+/// Version of the schema that is written; the only one that is read.
+const VERSION: u32 = 1;
+/// Bytes of one record at most: Kafka's usual limit.
+pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
+
+/// The bytes of a record.
+pub fn encode(record: &Record) -> Bytes {
+    let body = match record {
+        Record::Upstream(upstream) => pb::record::Body::Upstream(upstream_out(upstream)),
+        Record::Downstream(downstream) => pb::record::Body::Downstream(downstream_out(downstream)),
+        Record::Task(task) => pb::record::Body::Task(task_out(task)),
+    };
+    pb::Record { version: VERSION, body: Some(body) }.encode_to_vec().into()
+}
+
+/// The record of these bytes; `INVALID_REQUEST` for what is none: such a record is poison and belongs to the dead letters.
+pub fn decode(bytes: Bytes) -> Result<Record> {
+    if bytes.len() > RECORD_BYTES_MAX {
+        return Err(poison("larger than a record may be"));
+    }
+    let record = pb::Record::decode(bytes).map_err(|error| Error::new(Code::InvalidRequest, "not a record").with_source(error))?;
+    if record.version != VERSION {
+        return Err(Error::new(Code::InvalidRequest, format!("a record of schema version {}, but {VERSION} is known", record.version)));
+    }
+    Ok(match record.body.ok_or_else(|| poison("a record without a body"))? {
+        pb::record::Body::Upstream(upstream) => Record::Upstream(Arc::new(upstream_in(upstream)?)),
+        pb::record::Body::Downstream(downstream) => Record::Downstream(Arc::new(downstream_in(downstream)?)),
+        pb::record::Body::Task(task) => Record::Task(Arc::new(task_in(task)?)),
+    })
+}
+
+fn poison(why: &'static str) -> Error {
+    Error::new(Code::InvalidRequest, why)
+}
+
+macro_rules! id_out {
+    ($id:expr) => {
+        Bytes::copy_from_slice($id.as_bytes())
+    };
+}
+
+fn body_in(kind: i32, content: String) -> Result<Body> {
+    let kind = MessageKind::from_number(kind).ok_or_else(|| poison("an unknown message kind"))?;
+    Ok(Body { kind, content: content.into() })
+}
+
+fn seq_in(seq: i64) -> Option<Seq> {
+    (seq > 0).then_some(Seq(seq))
+}
+
+fn upstream_out(upstream: &Upstream) -> pb::Upstream {
+    let Upstream { draft, origin } = upstream;
+    pb::Upstream {
+        draft: Some(pb::Draft {
+            conversation: id_out!(draft.conversation),
+            id: id_out!(draft.id),
+            sender: id_out!(draft.sender),
+            client_msg_id: id_out!(draft.client_msg_id),
+            kind: draft.body.kind as i32,
+            content: draft.body.content.to_string(),
+            reply_to: draft.reply_to.unwrap_or_default().0,
+            created_at: draft.created_at.0,
+        }),
+        origin: Some(pb::Origin {
+            gateway: origin.gateway.to_string(),
+            connection: origin.connection,
+            request: origin.request,
+            device: id_out!(origin.device),
+        }),
+    }
+}
+
+fn upstream_in(upstream: pb::Upstream) -> Result<Upstream> {
+    let draft = upstream.draft.ok_or_else(|| poison("an upstream record without a draft"))?;
+    let origin = upstream.origin.ok_or_else(|| poison("an upstream record without an origin"))?;
+    Ok(Upstream {
+        draft: Draft {
+            conversation: ConversationId::from_slice(&draft.conversation)?,
+            id: MessageId::from_slice(&draft.id)?,
+            sender: UserId::from_slice(&draft.sender)?,
+            client_msg_id: ClientMsgId::from_slice(&draft.client_msg_id)?,
+            body: body_in(draft.kind, draft.content)?,
+            // Keyed by the role that stores: the key does not travel, nor does what it made.
+            payload_hash: PayloadHash { key_id: 0, hash: [0; 32] },
+            reply_to: seq_in(draft.reply_to),
+            created_at: Timestamp(draft.created_at),
+        },
+        origin: Origin {
+            gateway: origin.gateway.parse()?,
+            connection: origin.connection,
+            request: origin.request,
+            device: DeviceId::from_slice(&origin.device)?,
+        },
+    })
+}
+
+fn message_out(message: &Message) -> pb::Message {
+    pb::Message {
+        conversation: id_out!(message.conversation),
+        seq: message.seq.0,
+        id: id_out!(message.id),
+        sender: id_out!(message.sender),
+        client_msg_id: id_out!(message.client_msg_id),
+        kind: message.body.kind as i32,
+        content: message.body.content.to_string(),
+        reply_to: message.reply_to.unwrap_or_default().0,
+        created_at: message.created_at.0,
+    }
+}
+
+fn message_in(message: pb::Message) -> Result<Arc<Message>> {
+    Ok(Arc::new(Message {
+        conversation: ConversationId::from_slice(&message.conversation)?,
+        seq: Seq(message.seq),
+        id: MessageId::from_slice(&message.id)?,
+        sender: UserId::from_slice(&message.sender)?,
+        client_msg_id: ClientMsgId::from_slice(&message.client_msg_id)?,
+        body: body_in(message.kind, message.content)?,
+        reply_to: seq_in(message.reply_to),
+        created_at: Timestamp(message.created_at),
+    }))
+}
+
+fn downstream_out(downstream: &Downstream) -> pb::Downstream {
+    pb::Downstream {
+        acks: downstream.acks.iter().map(ack_out).collect(),
+        deliveries: downstream.deliveries.iter().map(delivery_out).collect(),
+        signals: downstream.signals.iter().map(signal_out).collect(),
+    }
+}
+
+fn downstream_in(downstream: pb::Downstream) -> Result<Downstream> {
+    Ok(Downstream {
+        acks: downstream.acks.into_iter().map(ack_in).collect::<Result<_>>()?,
+        deliveries: downstream.deliveries.into_iter().map(delivery_in).collect::<Result<_>>()?,
+        signals: downstream.signals.into_iter().map(signal_in).collect::<Result<_>>()?,
+    })
+}
+
+fn ack_out(ack: &Ack) -> pb::Ack {
+    let outcome = match &ack.outcome {
+        Ok(stored) => pb::ack::Outcome::Stored(pb::Stored {
+            conversation: id_out!(stored.conversation),
+            seq: stored.seq.0,
+            message: id_out!(stored.message),
+            created_at: stored.created_at.0,
+        }),
+        Err(refusal) => pb::ack::Outcome::Refusal(pb::Refusal {
+            code: refusal.code.as_str().to_owned(),
+            message: refusal.message.clone(),
+            retry_after_ms: refusal.retry_after_ms,
+        }),
+    };
+    pb::Ack { connection: ack.connection, request: ack.request, outcome: Some(outcome) }
+}
+
+fn ack_in(ack: pb::Ack) -> Result<Ack> {
+    let outcome = match ack.outcome.ok_or_else(|| poison("an ack without an outcome"))? {
+        pb::ack::Outcome::Stored(stored) => Ok(Stored {
+            conversation: ConversationId::from_slice(&stored.conversation)?,
+            seq: Seq(stored.seq),
+            message: MessageId::from_slice(&stored.message)?,
+            created_at: Timestamp(stored.created_at),
+        }),
+        pb::ack::Outcome::Refusal(refusal) => Err(Refusal {
+            code: Code::parse(&refusal.code).ok_or_else(|| poison("an unknown code"))?,
+            message: refusal.message,
+            retry_after_ms: refusal.retry_after_ms,
+        }),
+    };
+    Ok(Ack { connection: ack.connection, request: ack.request, outcome })
+}
+
+fn delivery_out(delivery: &Delivery) -> pb::Delivery {
+    pb::Delivery {
+        targets: delivery.targets.iter().map(|target| pb::Target { connection: target.connection, epoch: target.epoch }).collect(),
+        payloads: delivery.payloads.iter().map(payload_out).collect(),
+    }
+}
+
+fn delivery_in(delivery: pb::Delivery) -> Result<Delivery> {
+    Ok(Delivery {
+        targets: delivery.targets.into_iter().map(|target| Target { connection: target.connection, epoch: target.epoch }).collect(),
+        payloads: delivery.payloads.into_iter().map(payload_in).collect::<Result<_>>()?,
+    })
+}
+
+fn payload_out(payload: &Payload) -> pb::Payload {
+    let payload = match payload {
+        Payload::Message(message) => pb::payload::Payload::Message(message_out(message)),
+        Payload::Marks { conversation, user, read_seq, delivered_seq } => pb::payload::Payload::Marks(pb::Marks {
+            conversation: id_out!(conversation),
+            user: id_out!(user),
+            read_seq: read_seq.0,
+            delivered_seq: delivered_seq.0,
+        }),
+        Payload::Heads(heads) => pb::payload::Payload::Heads(pb::Heads {
+            heads: heads.iter().map(|(conversation, seq)| pb::Head { conversation: id_out!(conversation), seq: seq.0 }).collect(),
+        }),
+    };
+    pb::Payload { payload: Some(payload) }
+}
+
+fn payload_in(payload: pb::Payload) -> Result<Payload> {
+    Ok(match payload.payload.ok_or_else(|| poison("an empty payload"))? {
+        pb::payload::Payload::Message(message) => Payload::Message(message_in(message)?),
+        pb::payload::Payload::Marks(marks) => Payload::Marks {
+            conversation: ConversationId::from_slice(&marks.conversation)?,
+            user: UserId::from_slice(&marks.user)?,
+            read_seq: Seq(marks.read_seq),
+            delivered_seq: Seq(marks.delivered_seq),
+        },
+        pb::payload::Payload::Heads(heads) => Payload::Heads(
+            heads.heads.into_iter().map(|head| Ok((ConversationId::from_slice(&head.conversation)?, Seq(head.seq)))).collect::<Result<_>>()?,
+        ),
+    })
+}
+
+fn signal_out(signal: &Signal) -> pb::Signal {
+    let Signal::Revoked { user, device, session_epoch } = signal;
+    let revoked = pb::Revoked { user: id_out!(user), device: id_out!(device), session_epoch: *session_epoch };
+    pb::Signal { signal: Some(pb::signal::Signal::Revoked(revoked)) }
+}
+
+fn signal_in(signal: pb::Signal) -> Result<Signal> {
+    let pb::signal::Signal::Revoked(revoked) = signal.signal.ok_or_else(|| poison("an empty signal"))?;
+    Ok(Signal::Revoked {
+        user: UserId::from_slice(&revoked.user)?,
+        device: DeviceId::from_slice(&revoked.device)?,
+        session_epoch: revoked.session_epoch,
+    })
+}
+
+fn task_out(task: &Task) -> pb::Task {
+    let task = match task {
+        Task::Fanout { messages, members_seq, from } => pb::task::Task::Fanout(pb::Fanout {
+            messages: messages.iter().map(|message| message_out(message)).collect(),
+            members_seq: members_seq.0,
+            from: from.iter().map(|device| device.map_or_else(Bytes::new, |device| id_out!(device))).collect(),
+        }),
+        Task::Offline { conversation, seq, message, sender, users } => pb::task::Task::Offline(pb::Offline {
+            conversation: id_out!(conversation),
+            seq: seq.0,
+            message: id_out!(message),
+            sender: id_out!(sender),
+            users: users.iter().map(|user| id_out!(user)).collect(),
+        }),
+    };
+    pb::Task { task: Some(task) }
+}
+
+fn task_in(task: pb::Task) -> Result<Task> {
+    Ok(match task.task.ok_or_else(|| poison("an empty task"))? {
+        pb::task::Task::Fanout(fanout) => {
+            if fanout.messages.is_empty() || fanout.from.len() != fanout.messages.len() {
+                return Err(poison("a fanout whose senders do not match its messages"));
+            }
+            let device = |bytes: Bytes| if bytes.is_empty() { Ok(None) } else { DeviceId::from_slice(&bytes).map(Some) };
+            Task::Fanout {
+                messages: fanout.messages.into_iter().map(message_in).collect::<Result<_>>()?,
+                members_seq: Seq(fanout.members_seq),
+                from: fanout.from.into_iter().map(device).collect::<Result<_>>()?,
+            }
+        }
+        pb::task::Task::Offline(offline) => Task::Offline {
+            conversation: ConversationId::from_slice(&offline.conversation)?,
+            seq: Seq(offline.seq),
+            message: MessageId::from_slice(&offline.message)?,
+            sender: UserId::from_slice(&offline.sender)?,
+            users: offline.users.iter().map(|user| UserId::from_slice(user)).collect::<Result<_>>()?,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(seq: i64) -> Arc<Message> {
+        Arc::new(Message {
+            conversation: ConversationId::from_bytes([1; 16]),
+            seq: Seq(seq),
+            id: MessageId::from_bytes([2; 16]),
+            sender: UserId::from_bytes([3; 16]),
+            client_msg_id: ClientMsgId::from_bytes([4; 16]),
+            body: Body { kind: MessageKind::Image, content: r#"{"url":"https://example.org/ä.png"}"#.into() },
+            reply_to: (seq > 1).then_some(Seq(1)),
+            created_at: Timestamp(5),
+        })
+    }
+
+    fn records() -> Vec<Record> {
+        let draft = Draft {
+            conversation: ConversationId::from_bytes([1; 16]),
+            id: MessageId::from_bytes([2; 16]),
+            sender: UserId::from_bytes([3; 16]),
+            client_msg_id: ClientMsgId::from_bytes([4; 16]),
+            body: Body { kind: MessageKind::Text, content: "hello".into() },
+            payload_hash: PayloadHash { key_id: 0, hash: [0; 32] },
+            reply_to: Some(Seq(7)),
+            created_at: Timestamp(8),
+        };
+        let gateway = "gateway-1".parse().unwrap();
+        let origin = Origin { gateway, connection: u64::MAX, request: 9, device: DeviceId::from_bytes([5; 16]) };
+        let refusal = Refusal { code: Code::Silenced, message: "quiet".into(), retry_after_ms: Some(3) };
+        let stored = Stored { conversation: ConversationId::from_bytes([1; 16]), seq: Seq(2), message: MessageId::from_bytes([2; 16]), created_at: Timestamp(1) };
+        let marks = Payload::Marks { conversation: ConversationId::from_bytes([1; 16]), user: UserId::from_bytes([3; 16]), read_seq: Seq(3), delivered_seq: Seq(4) };
+        vec![
+            Record::Upstream(Arc::new(Upstream { draft, origin })),
+            Record::Downstream(Arc::new(Downstream {
+                acks: vec![Ack { connection: 1, request: 2, outcome: Ok(stored) }, Ack { connection: 1, request: 3, outcome: Err(refusal) }],
+                deliveries: vec![Delivery {
+                    targets: vec![Target { connection: 1 << 60, epoch: 12 }],
+                    payloads: vec![Payload::Message(message(1)), marks, Payload::Heads(vec![(ConversationId::from_bytes([1; 16]), Seq(5))])],
+                }],
+                signals: vec![Signal::Revoked { user: UserId::from_bytes([3; 16]), device: DeviceId::from_bytes([5; 16]), session_epoch: 4 }],
+            })),
+            Record::Task(Arc::new(Task::Fanout { messages: vec![message(1), message(2)], members_seq: Seq(1), from: vec![None, Some(DeviceId::from_bytes([5; 16]))] })),
+            Record::Task(Arc::new(Task::Offline {
+                conversation: ConversationId::from_bytes([1; 16]),
+                seq: Seq(2),
+                message: MessageId::from_bytes([2; 16]),
+                sender: UserId::from_bytes([3; 16]),
+                users: vec![UserId::from_bytes([6; 16])],
+            })),
+        ]
+    }
+
+    #[test]
+    fn every_record_comes_back_as_it_was() {
+        for record in records() {
+            assert_eq!(decode(encode(&record)).unwrap(), record);
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_or_of_another_version_is_refused_and_never_panics() {
+        let other = pb::Record { version: 2, body: None }.encode_to_vec();
+        assert_eq!(decode(other.into()).unwrap_err().code, Code::InvalidRequest);
+        for record in records() {
+            let bytes = encode(&record);
+            for cut in 0..bytes.len() {
+                let _ = decode(bytes.slice(..cut));
+                let mut flipped = bytes.to_vec();
+                flipped[cut] ^= 0x55;
+                let _ = decode(flipped.into());
+            }
+        }
+        let short = pb::Record { version: VERSION, body: Some(pb::record::Body::Task(pb::Task { task: Some(pb::task::Task::Offline(pb::Offline::default())) })) };
+        assert_eq!(decode(short.encode_to_vec().into()).unwrap_err().code, Code::InvalidField);
+    }
+}

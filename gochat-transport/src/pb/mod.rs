@@ -1,0 +1,6 @@
+//! Generated from `proto/`; a test compares. Nothing outside this crate sees these types.
+
+#[allow(clippy::all, clippy::pedantic, missing_docs)]
+pub mod bus;
+#[allow(clippy::all, clippy::pedantic, missing_docs)]
+pub mod client;
