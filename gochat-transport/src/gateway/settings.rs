@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use super::http::HttpRates;
+
 /// Every limit of a gateway, by name. None can be switched off; the defaults are those of docs/protocol.md §6.
 #[derive(Clone, Debug)]
 pub struct GatewaySettings {
@@ -66,6 +68,8 @@ pub struct GatewaySettings {
     pub http_body_bytes_max: usize,
     /// Time for a request's body and its answer.
     pub http_request_deadline: Duration,
+    /// How often one address may ask for what needs no token.
+    pub http_rates: HttpRates,
     /// Time for an unread answer to be taken by the peer's kernel.
     pub http_write_stall: Duration,
 
@@ -114,6 +118,7 @@ impl Default for GatewaySettings {
             http_header_bytes_max: 16 * 1024,
             http_body_bytes_max: 64 * 1024,
             http_request_deadline: Duration::from_secs(30),
+            http_rates: HttpRates::default(),
             http_write_stall: Duration::from_secs(20),
             send_deadline: Duration::from_secs(10),
             sends_waiting_max: 8192,

@@ -6,8 +6,8 @@
 use gochat_core::{
     ids::{ClientMsgId, ConversationId, DeviceId, MessageId, Seq, UserId},
     model::{
-        Caller, Conversation, ConversationKind, ConversationView, Device, JoinMode, JoinRequest, LoginAttempt, LoginOutcome, Member, Message, MessageKind,
-        PushLogEntry, PushOutcome, Role, User,
+        Caller, Conversation, ConversationKind, ConversationView, Device, JoinMode, JoinRequest, LoginAttempt, LoginOutcome, Member, Message,
+        MessageKind, PushLogEntry, PushOutcome, Role, User,
     },
     ports::{HistoryPage, Session, Stored, SyncAnswer, SyncedConversation},
     time::Timestamp,
