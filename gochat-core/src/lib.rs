@@ -17,6 +17,9 @@
 //! Import direction: `error, ids, time, model <- ports <- rules, fanout, route, unread <- dispatch, cached <- logic, task`.
 
 pub mod auth;
+pub mod cached;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod dispatch;
 pub mod error;
 pub mod fanout;

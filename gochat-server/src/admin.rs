@@ -283,7 +283,7 @@ async fn set_status(State(state): State<Arc<AdminState>>, path: Result<Path<Stri
     let username = username(path)?;
     let StatusChange { status } = parse(&body)?;
     state.accounts.set_user_status(&username, status).await?;
-    tracing::info!(target: "gochat::audit", user.name = username, ?status, "an operator changed the status of an account");
+    tracing::info!(target: "gochat::audit", username, ?status, "an operator changed the status of an account");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -296,14 +296,14 @@ async fn set_password(State(state): State<Arc<AdminState>>, path: Result<Path<St
     let username = username(path)?;
     let PasswordChange { password } = parse(&body)?;
     state.accounts.reset_password(&username, &password).await?;
-    tracing::info!(target: "gochat::audit", user.name = username, "an operator set the password of an account");
+    tracing::info!(target: "gochat::audit", username, "an operator set the password of an account");
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn provision(State(state): State<Arc<AdminState>>, body: Bytes) -> Result<Json<Provisioned>, Problem> {
     let wanted: Provision = parse(&body)?;
     let conversations = plan(&wanted)?;
-    tracing::info!(target: "gochat::audit", users = wanted.users, prefix = wanted.prefix, conversations = conversations.len(), "provisioning");
+    tracing::info!(target: "gochat::audit", users = wanted.users, prefix = %wanted.prefix, "provisioning");
     let users = state.make_users(&wanted).await?;
     let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
     let conversations = state.make_conversations(conversations, &ids).await?;

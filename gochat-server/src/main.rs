@@ -1,1 +1,115 @@
-fn main() {}
+//! The command line of GoChat.
+
+mod users;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+use gochat_server::{
+    config::{Config, Sources},
+    telemetry,
+    wire::{self, Parts},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a drain may take before the process ends anyway.
+const DRAIN: Duration = Duration::from_secs(8);
+
+/// Instant messaging: one process with chat in the browser.
+#[derive(Debug, Parser)]
+#[command(name = "gochat", version)]
+struct Arguments {
+    /// Address that clients connect to.
+    #[arg(long, global = true)]
+    listen: Option<String>,
+    /// Folder that holds everything the server keeps.
+    #[arg(long, global = true)]
+    data: Option<String>,
+    /// File with settings.
+    #[arg(long, global = true, env = "GOCHAT_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the server (also without a command).
+    Serve,
+    /// Print the effective settings and where each came from.
+    Config,
+    /// Look at and change accounts.
+    User {
+        #[command(subcommand)]
+        command: users::UserCommand,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a failed command")]
+fn complain(error: &dyn std::error::Error) {
+    eprintln!("gochat: {error}");
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn run(arguments: Arguments) -> Outcome {
+    let config = Config::load(&sources(&arguments))?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if config.threads > 0 {
+        runtime.worker_threads(config.threads);
+    }
+    let runtime = runtime.enable_all().build()?;
+    match arguments.command {
+        None | Some(Command::Serve) => runtime.block_on(serve(config)),
+        Some(Command::Config) => {
+            say(config.describe().trim_end());
+            Ok(())
+        }
+        Some(Command::User { command }) => runtime.block_on(users::run(&config, command)),
+    }
+}
+
+fn sources(arguments: &Arguments) -> Sources {
+    let mut flags = Vec::new();
+    flags.extend(arguments.listen.clone().map(|value| ("listen", "--listen", value)));
+    flags.extend(arguments.data.clone().map(|value| ("data", "--data", value)));
+    Sources { file: arguments.config.clone(), environment: std::env::vars().collect(), flags }
+}
+
+async fn serve(config: Config) -> Outcome {
+    telemetry::start(&config);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let data = config.data.display().to_string();
+    if !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "listening in plaintext beyond loopback: put a proxy that ends TLS in front");
+    }
+    let server = wire::start(config, Parts::default()).await?;
+    say(&format!("GoChat is ready: http://{}  (data in {data})", server.address()));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    tokio::select! {
+        () = server.shutdown(DRAIN) => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

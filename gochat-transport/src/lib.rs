@@ -6,4 +6,6 @@
 //! | `gateway` | HTTP and WebSocket for clients | `gateway` |
 
 pub mod bus;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 pub mod pb;

@@ -52,7 +52,9 @@ async fn killed_under_load_it_loses_nothing_that_was_acked() {
     let mut senders = JoinSet::new();
     let ledger: Arc<Mutex<Vec<((usize, String), Sent)>>> = Arc::default();
     let groups: Vec<String> = crowd["conversations"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
-    for (user, conversation) in pairs.iter().cloned().chain([(0, groups[0].clone()), (3, groups[0].clone()), (1, groups[1].clone()), (2, groups[1].clone())]) {
+    for (user, conversation) in
+        pairs.iter().cloned().chain([(0, groups[0].clone()), (3, groups[0].clone()), (1, groups[1].clone()), (2, groups[1].clone())])
+    {
         // Two senders of one device would take each other's connection: each of these users has one task.
         let (address, token) = (server.address, token(&crowd, user));
         let (stop, ledger) = (stop.clone(), ledger.clone());
@@ -186,16 +188,30 @@ async fn pushes_are_complete(address: SocketAddr, crowd: &Value, conversation: &
     // The last member of the group never connected.
     let members = crowd["conversations"].as_array().unwrap().iter().find(|item| item["id"] == conversation).unwrap()["members"].as_array().unwrap();
     let absent = token(crowd, members.last().unwrap().as_u64().unwrap() as usize);
-    let texts: HashSet<i64> = read_all(address, &absent, conversation).await.iter().filter(|message| message["kind"] == "text").map(|message| message["seq"].as_i64().unwrap()).collect();
+    let texts: HashSet<i64> = read_all(address, &absent, conversation)
+        .await
+        .iter()
+        .filter(|message| message["kind"] == "text")
+        .map(|message| message["seq"].as_i64().unwrap())
+        .collect();
     let began = tokio::time::Instant::now();
     loop {
         let log = http(address, Method::GET, "/api/v1/push/log?limit=200", Some(&absent), &[], None).await.expect(200);
-        let pushed: Vec<i64> =
-            log["items"].as_array().unwrap().iter().filter(|item| item["conversation_id"] == conversation).map(|item| item["seq"].as_i64().unwrap()).collect();
+        let pushed: Vec<i64> = log["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|item| item["conversation_id"] == conversation)
+            .map(|item| item["seq"].as_i64().unwrap())
+            .collect();
         let unique: HashSet<i64> = pushed.iter().copied().collect();
         assert_eq!(unique.len(), pushed.len(), "one push for each message");
         // The log answers with its newest entries: the newest messages must be among them.
-        let newest: HashSet<i64> = { let mut all: Vec<i64> = texts.iter().copied().collect(); all.sort_unstable(); all.into_iter().rev().take(50).collect() };
+        let newest: HashSet<i64> = {
+            let mut all: Vec<i64> = texts.iter().copied().collect();
+            all.sort_unstable();
+            all.into_iter().rev().take(50).collect()
+        };
         if newest.is_subset(&unique) {
             return;
         }

@@ -4,7 +4,14 @@
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "tests say what they check in their names")]
 
 pub mod client;
+pub mod process;
 pub mod sandbox;
 
 #[cfg(test)]
+mod crash;
+#[cfg(test)]
 mod flows;
+#[cfg(test)]
+mod generated;
+#[cfg(test)]
+mod protocol;

@@ -76,9 +76,9 @@ fn matches(expected: &Value, got: &Value, known: &mut HashMap<String, String>) -
             let value = known.entry(name[1..].to_owned()).or_insert_with(|| text.clone());
             if *value == text { Ok(()) } else { Err(format!("{name} is {value}, not {text}")) }
         }
-        (Value::Object(expected), Value::Object(got)) => {
-            expected.iter().try_for_each(|(key, value)| matches(value, got.get(key).unwrap_or(&Value::Null), known).map_err(|why| format!("{key}: {why}")))
-        }
+        (Value::Object(expected), Value::Object(got)) => expected
+            .iter()
+            .try_for_each(|(key, value)| matches(value, got.get(key).unwrap_or(&Value::Null), known).map_err(|why| format!("{key}: {why}"))),
         (Value::Array(expected), Value::Array(got)) if expected.len() == got.len() => {
             expected.iter().zip(got).try_for_each(|(expected, got)| matches(expected, got, known))
         }

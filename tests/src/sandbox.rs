@@ -10,12 +10,15 @@ use std::{
 };
 
 use gochat_core::time::{Clock, Timestamp};
-use gochat_server::wire::{self, Running};
+use gochat_server::{
+    config::Config,
+    wire::{self, Parts, Running},
+};
 use http::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::client::{Answer, Socket, User, http};
+use crate::client::{Answer, Socket, http};
 
 /// A server with everything in one process and its data in a folder of its own.
 #[derive(Debug)]
@@ -110,5 +113,21 @@ impl Crowd {
     }
 }
 
-#[allow(unused_imports)]
-use User as _;
+/// Free ports, cheap passwords, and no limit that many users behind one address would meet.
+fn settings(folder: &TempDir) -> Config {
+    let data = folder.path().to_str().expect("a readable path");
+    Config::with(&[
+        ("listen", "127.0.0.1:0"),
+        ("admin.listen", "127.0.0.1:0"),
+        ("data", data),
+        ("passwords.iterations", "1000"),
+        ("limits.connections_per_address", "20000"),
+        ("limits.sign_ins_per_minute", "60000"),
+        ("limits.sign_ins_burst", "60000"),
+    ])
+    .expect("the settings")
+}
+
+fn parts(clock: Arc<ShiftedClock>, records_as_bytes: bool) -> Parts {
+    Parts { clock, records_as_bytes, ..Parts::default() }
+}

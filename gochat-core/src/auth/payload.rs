@@ -23,9 +23,7 @@ impl PayloadKey {
 
     /// HMAC-SHA256 over kind, answer and content, each of fixed length but the last.
     pub fn hash(&self, body: &Body, reply_to: Option<Seq>) -> PayloadHash {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.reveal()) else {
-            unreachable!("HMAC takes a key of any length")
-        };
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.reveal()) else { unreachable!("HMAC takes a key of any length") };
         mac.update(b"gochat payload 1\0");
         mac.update(&(body.kind as i32).to_be_bytes());
         mac.update(&reply_to.unwrap_or_default().0.to_be_bytes());

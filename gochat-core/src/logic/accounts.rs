@@ -58,7 +58,10 @@ impl AccountsApi for Logic {
         }
         let password_phc = Some(self.passwords.hash(&request.password).await?);
         let id = UserId::from(self.ports.ids.uuid());
-        self.ports.store.create_user(&NewUser { id, username, display_name, password_phc, external_id: None, created_at: self.ports.clock.now() }).await
+        self.ports
+            .store
+            .create_user(&NewUser { id, username, display_name, password_phc, external_id: None, created_at: self.ports.clock.now() })
+            .await
     }
 
     async fn login(&self, request: &LoginRequest) -> Result<Session> {

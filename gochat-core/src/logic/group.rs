@@ -56,8 +56,7 @@ impl Logic {
     /// not told now, the sweeper and the heads tell later.
     pub(super) async fn told(&self, conversation: &Conversation, event: Message) {
         let (id, seq) = (event.conversation, event.seq);
-        let entry =
-            Entry { message: event.into(), from: None, member_count: conversation.member_count, members_seq: conversation.members_seq };
+        let entry = Entry { message: event.into(), from: None, member_count: conversation.member_count, members_seq: conversation.members_seq };
         match self.dispatcher.dispatch(Vec::new(), &[entry]).await {
             Ok(()) => self.note_dispatched([(id, seq)]),
             Err(error) => tracing::warn!(?error, conversation.id = %id, "members were not told of an event yet"),

@@ -94,7 +94,8 @@ impl Logic {
 
     async fn mark_members(&self, marks: &[Mark]) -> Result<Vec<Result<Member>>> {
         let outcomes = self.ports.store.mark(marks).await?;
-        let risen: Vec<Member> = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).filter(|(_, risen)| *risen).map(|(member, _)| member.clone()).collect();
+        let risen: Vec<Member> =
+            outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).filter(|(_, risen)| *risen).map(|(member, _)| member.clone()).collect();
         if !risen.is_empty() {
             let ids: Vec<ConversationId> = risen.iter().map(|member| member.conversation).collect();
             let conversations = self.ports.store.conversations(&ids).await?;

@@ -57,7 +57,11 @@ pub struct Logic {
 impl Logic {
     /// A logic role on these ports. `payload_key` keys the payload hashes of messages: the same in every logic role.
     pub fn new(
-        ports: LogicPorts, dispatcher: Arc<Dispatcher>, passwords: Arc<Passwords>, tokens: Arc<Tokens>, settings: AccountSettings,
+        ports: LogicPorts,
+        dispatcher: Arc<Dispatcher>,
+        passwords: Arc<Passwords>,
+        tokens: Arc<Tokens>,
+        settings: AccountSettings,
         payload_key: crate::auth::PayloadKey,
     ) -> Arc<Self> {
         Arc::new(Logic { ports, dispatcher, passwords, tokens, accounts: accounts::Accounts::new(settings), sender: send::Sender::new(payload_key) })

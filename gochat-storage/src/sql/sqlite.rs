@@ -11,6 +11,8 @@
 //!
 //! Invariant: an answer of a write leaves only after the COMMIT of its group (I1).
 
+mod append;
+mod handle;
 mod open;
 #[path = "queries/mod.rs"]
 mod queries;
@@ -25,7 +27,10 @@ use diesel_async::{
     sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper},
 };
 use futures_util::future::BoxFuture;
-use gochat_core::error::{Code, Error, Result};
+use gochat_core::{
+    error::{Code, Error, Result},
+    ports::{AppendBatch, Appended},
+};
 use tokio::sync::oneshot;
 
 use super::{
@@ -33,6 +38,8 @@ use super::{
     rows::{MemberRow, NewMessageRow, PushJobRow},
     schema::{members, messages, push_jobs},
 };
+use append::Prepared;
+use handle::Session;
 use threads::{Counters, Job, Order, Threads};
 
 /// The connection that the shared query text runs on.
@@ -101,9 +108,12 @@ pub struct SqliteStats {
 /// `UNAVAILABLE` if the file cannot be opened, holds the schema of a newer version, or would not keep what it commits
 /// (`synchronous=FULL` and WAL are read back).
 pub fn open(path: &Path, settings: &SqliteSettings) -> Result<Database> {
-    let mut writer = open::connect(path, settings, settings.cache_kib)?;
-    open::migrate(&mut writer)?;
-    let readers = (0..settings.readers.max(1)).map(|_| open::connect_reader(path, settings)).collect::<Result<Vec<_>>>()?;
+    let writer = Session::open(|| {
+        let mut conn = open::connect(path, settings, settings.cache_kib)?;
+        open::migrate(&mut conn)?;
+        Ok(conn)
+    })?;
+    let readers = (0..settings.readers.max(1)).map(|_| Session::open(|| open::connect_reader(path, settings))).collect::<Result<Vec<_>>>()?;
     let checkpointer = open::connect(path, settings, 256)?;
     let (writes, write_queue) = bounded(settings.writes_waiting_max);
     let (reads, read_queue) = bounded(settings.reads_waiting_max);
@@ -140,6 +150,10 @@ impl Database {
         T: Send + 'static,
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Fail>> + Send + 'static,
     {
+        self.write_in(|session| threads::now(work(&mut session.conn))).await
+    }
+
+    async fn write_in<T: Send + 'static>(&self, work: impl FnOnce(&mut Session) -> Result<T, Fail> + Send + 'static) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.submit(&self.threads.writes, threads::unit(work, reply))?;
         answer.await.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "the store could not begin a transaction")))
@@ -185,6 +199,13 @@ impl SpawnBlocking for Inline {
 }
 
 // ---- what differs from other databases: used by queries/ ----
+
+impl Database {
+    /// Appends with prepared statements.
+    async fn append(&self, batch: AppendBatch) -> Result<Vec<Result<Appended>>> {
+        self.write_in(|session| threads::now(queries::append::append(&mut Prepared(&mut session.statements), batch))).await
+    }
+}
 
 /// Marks a query whose rows this transaction is going to change. There is one writer, so there is nothing to lock.
 macro_rules! locked {

@@ -319,8 +319,18 @@ mod tests {
         let gateway = "gateway-1".parse().unwrap();
         let origin = Origin { gateway, connection: u64::MAX, request: 9, device: DeviceId::from_bytes([5; 16]) };
         let refusal = Refusal { code: Code::Silenced, message: "quiet".into(), retry_after_ms: Some(3) };
-        let stored = Stored { conversation: ConversationId::from_bytes([1; 16]), seq: Seq(2), message: MessageId::from_bytes([2; 16]), created_at: Timestamp(1) };
-        let marks = Payload::Marks { conversation: ConversationId::from_bytes([1; 16]), user: UserId::from_bytes([3; 16]), read_seq: Seq(3), delivered_seq: Seq(4) };
+        let stored = Stored {
+            conversation: ConversationId::from_bytes([1; 16]),
+            seq: Seq(2),
+            message: MessageId::from_bytes([2; 16]),
+            created_at: Timestamp(1),
+        };
+        let marks = Payload::Marks {
+            conversation: ConversationId::from_bytes([1; 16]),
+            user: UserId::from_bytes([3; 16]),
+            read_seq: Seq(3),
+            delivered_seq: Seq(4),
+        };
         vec![
             Record::Upstream(Arc::new(Upstream { draft, origin })),
             Record::Downstream(Arc::new(Downstream {
@@ -331,7 +341,11 @@ mod tests {
                 }],
                 signals: vec![Signal::Revoked { user: UserId::from_bytes([3; 16]), device: DeviceId::from_bytes([5; 16]), session_epoch: 4 }],
             })),
-            Record::Task(Arc::new(Task::Fanout { messages: vec![message(1), message(2)], members_seq: Seq(1), from: vec![None, Some(DeviceId::from_bytes([5; 16]))] })),
+            Record::Task(Arc::new(Task::Fanout {
+                messages: vec![message(1), message(2)],
+                members_seq: Seq(1),
+                from: vec![None, Some(DeviceId::from_bytes([5; 16]))],
+            })),
             Record::Task(Arc::new(Task::Offline {
                 conversation: ConversationId::from_bytes([1; 16]),
                 seq: Seq(2),
@@ -362,7 +376,10 @@ mod tests {
                 let _ = decode(flipped.into());
             }
         }
-        let short = pb::Record { version: VERSION, body: Some(pb::record::Body::Task(pb::Task { task: Some(pb::task::Task::Offline(pb::Offline::default())) })) };
+        let short = pb::Record {
+            version: VERSION,
+            body: Some(pb::record::Body::Task(pb::Task { task: Some(pb::task::Task::Offline(pb::Offline::default())) })),
+        };
         assert_eq!(decode(short.encode_to_vec().into()).unwrap_err().code, Code::InvalidField);
     }
 }

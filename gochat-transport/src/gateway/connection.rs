@@ -231,6 +231,15 @@ impl Connection {
         let _ = socket.shutdown(Shutdown::Both);
     }
 
+    /// Ends it after its reader has ended: nobody is left to see the peer's answer.
+    pub(super) fn end(&self) {
+        let mut out = self.lock();
+        out.shut = true;
+        out.slow = None;
+        self.closing.store(self.shard.now(), Ordering::Relaxed);
+        let _ = SockRef::from(self.write.as_ref()).shutdown(Shutdown::Both);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Outbox> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -198,14 +198,24 @@ impl Parser {
     }
 
     /// Lets `read` put up to `room` bytes behind `held`; answers with how many there are then, `held` included.
+    /// The end of the stream is an error, as every other end.
     pub(super) fn fill(&self, held: &[u8], room: usize, read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>) -> Poll<io::Result<usize>> {
         let mut bytes = self.scratch.bytes.borrow_mut();
         let end = SCRATCH_BYTES.min(held.len() + room);
         let mut buffer = ReadBuf::new(&mut bytes[held.len()..end]);
         std::task::ready!(read(&mut buffer))?;
         let count = buffer.filled().len();
+        if count == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
         bytes[..held.len()].copy_from_slice(held);
         Poll::Ready(Ok(held.len() + count))
+    }
+
+    /// Takes up what was kept, without reading.
+    pub(super) fn refill(&self, held: &[u8]) -> usize {
+        self.scratch.bytes.borrow_mut()[..held.len()].copy_from_slice(held);
+        held.len()
     }
 
     /// Looks at what was read, from `at` on.

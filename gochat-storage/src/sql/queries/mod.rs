@@ -4,7 +4,7 @@
 //! Rule: a unit of work awaits nothing but its connection.
 
 mod accounts;
-mod append;
+pub(super) mod append;
 mod conversations;
 mod devices;
 mod log;
@@ -190,8 +190,7 @@ impl Messages for Database {
             self.set_dispatched(&batch.dispatched).await?;
             return Ok(Vec::new());
         }
-        let batch = batch.clone();
-        self.write(move |conn| async move { append::append(&mut append::Diesel(conn), batch).await }.boxed()).await
+        Database::append(self, batch.clone()).await
     }
 
     async fn history(&self, reader: UserId, id: ConversationId, after: Option<Seq>, before: Option<Seq>, limit: usize) -> Result<Vec<Message>> {

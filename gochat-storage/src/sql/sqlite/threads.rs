@@ -21,7 +21,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use gochat_core::error::{Code, Error, Result};
 use tokio::sync::oneshot;
 
-use super::{Conn, SqliteStats, open};
+use super::{Conn, SqliteStats, handle::Session, open};
 use crate::sql::fail::Fail;
 
 /// Pages in the write-ahead log at which the writer itself begins it anew: under constant load the checkpoints beside it
@@ -42,7 +42,7 @@ pub enum Order {
 }
 
 /// Runs now, and says what to answer once COMMIT is known.
-pub type Job = Box<dyn FnOnce(&mut Conn) -> Done + Send>;
+pub type Job = Box<dyn FnOnce(&mut Session) -> Done + Send>;
 type Answer = Box<dyn FnOnce(&Result<()>) + Send>;
 
 /// What a job leaves behind.
@@ -53,13 +53,9 @@ pub struct Done {
 }
 
 /// A unit of work as a savepoint of its group.
-pub fn unit<T, W>(work: W, reply: oneshot::Sender<Result<T>>) -> Job
-where
-    T: Send + 'static,
-    W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Fail>> + Send + 'static,
-{
-    Box::new(move |conn| {
-        let (outcome, breaks) = match catch_unwind(AssertUnwindSafe(|| savepoint(conn, work))) {
+pub fn unit<T: Send + 'static>(work: impl FnOnce(&mut Session) -> Result<T, Fail> + Send + 'static, reply: oneshot::Sender<Result<T>>) -> Job {
+    Box::new(move |session| {
+        let (outcome, breaks) = match catch_unwind(AssertUnwindSafe(|| savepoint(session, work))) {
             Ok(Ok(value)) => (Ok(value), None),
             Ok(Err(fail)) => {
                 let breaks = fail.breaks_transaction();
@@ -86,8 +82,8 @@ where
     T: Send + 'static,
     W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Fail>> + Send + 'static,
 {
-    Box::new(move |conn| {
-        let (outcome, breaks) = match catch_unwind(AssertUnwindSafe(|| now(work(conn)))) {
+    Box::new(move |session| {
+        let (outcome, breaks) = match catch_unwind(AssertUnwindSafe(|| now(work(&mut session.conn)))) {
             Ok(Ok(value)) => (Ok(value), None),
             Ok(Err(fail)) => {
                 let breaks = fail.breaks_transaction();
@@ -114,12 +110,11 @@ fn neighbours(error: &Error) -> Error {
     }
 }
 
-fn savepoint<T, W>(conn: &mut Conn, work: W) -> Result<T, Fail>
-where
-    W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Fail>>,
-{
-    on(conn, AnsiTransactionManager::begin_transaction)?;
-    match now(work(conn)) {
+fn savepoint<T>(session: &mut Session, work: impl FnOnce(&mut Session) -> Result<T, Fail>) -> Result<T, Fail> {
+    on(&mut session.conn, AnsiTransactionManager::begin_transaction)?;
+    let outcome = work(session);
+    let conn = &mut session.conn;
+    match outcome {
         Ok(value) => on(conn, AnsiTransactionManager::commit_transaction).map(|()| value),
         // The first error is the one to tell: after a full disk there may be no savepoint left to go back to.
         Err(fail) if fail.breaks_transaction() => Err(fail),
@@ -128,7 +123,7 @@ where
 }
 
 /// The result of a unit of work. It awaits nothing but its connection, whose futures are ready at the first poll.
-fn now<T>(work: impl Future<Output = Result<T, Fail>>) -> Result<T, Fail> {
+pub fn now<T>(work: impl Future<Output = Result<T, Fail>>) -> Result<T, Fail> {
     let other = || Fail::Refused(Error::internal("a unit of work awaited something other than its connection"));
     work.now_or_never().unwrap_or_else(|| Err(other()))
 }
@@ -144,29 +139,22 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 }
 
 /// The writer: takes what queued as one group, until it is told to stop.
-pub fn group_commit(
-    first: SqliteConnection,
-    reopen: impl Fn() -> Result<SqliteConnection>,
-    inbox: &Receiver<Order>,
-    max: usize,
-    counters: &Counters,
-) {
-    let mut conn = Conn::new(first);
+pub fn group_commit(mut session: Session, reopen: impl Fn() -> Result<SqliteConnection>, inbox: &Receiver<Order>, max: usize, counters: &Counters) {
     let mut restarted = Instant::now();
     let mut open = true;
     while open {
         let Ok(Order::Run(first)) = inbox.recv() else { break };
-        if let Err(fail) = on(&mut conn, |conn| AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")) {
+        if let Err(fail) = on(&mut session.conn, |conn| AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")) {
             // The dropped job drops its reply: its caller learns that nothing is known. No unit runs outside a group.
             tracing::error!(error = ?Error::from(fail), "the store could not begin a transaction");
-            replace(&mut conn, &reopen);
+            replace(&mut session, &reopen);
             continue;
         }
         let mut answers = Vec::new();
         let mut broken = None;
         let mut next = Some(first);
         while let Some(job) = next.take() {
-            let done = job(&mut conn);
+            let done = job(&mut session);
             answers.push(done.answer);
             broken = done.breaks;
             if broken.is_none() && answers.len() < max {
@@ -179,48 +167,47 @@ pub fn group_commit(
         }
         let began = Instant::now();
         let committed = match broken {
-            None => on(&mut conn, AnsiTransactionManager::commit_transaction).map_err(Error::from),
+            None => on(&mut session.conn, AnsiTransactionManager::commit_transaction).map_err(Error::from),
             Some(error) => Err(error),
         };
         counters.group(answers.len() as u64, committed.is_ok(), began.elapsed());
         if let Err(error) = &committed {
             tracing::error!(?error, units = answers.len(), "a group of units was not stored");
             // Whatever state the transaction is in, a new connection is in none.
-            let _ = on(&mut conn, |conn| conn.batch_execute("ROLLBACK"));
-            replace(&mut conn, &reopen);
+            let _ = on(&mut session.conn, |conn| conn.batch_execute("ROLLBACK"));
+            replace(&mut session, &reopen);
         }
         for answer in answers {
             answer(&committed);
         }
         if counters.wal_pages.load(Ordering::Relaxed) > WAL_PAGES_MAX && restarted.elapsed() > RESTART_PAUSE {
             restarted = Instant::now();
-            match on(&mut conn, |conn| Ok(open::checkpoint(conn, "PRAGMA wal_checkpoint(RESTART)"))) {
+            match on(&mut session.conn, |conn| Ok(open::checkpoint(conn, "PRAGMA wal_checkpoint(RESTART)"))) {
                 Ok(Ok((pages, _))) => tracing::debug!(pages, micros = restarted.elapsed().as_micros() as u64, "the write-ahead log begins anew"),
                 Ok(Err(error)) => tracing::debug!(?error, "the write-ahead log could not begin anew yet"),
                 Err(_) => {}
             }
         }
     }
-    if let Err(error) = on(&mut conn, |conn| conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)")) {
+    if let Err(error) = on(&mut session.conn, |conn| conn.batch_execute("PRAGMA wal_checkpoint(TRUNCATE)")) {
         tracing::warn!(error = ?Error::from(error), "the write-ahead log stays beside the database; the next start reads it");
     }
 }
 
 /// A reader.
-pub fn read_loop(first: SqliteConnection, reopen: impl Fn() -> Result<SqliteConnection>, inbox: &Receiver<Order>) {
-    let mut conn = Conn::new(first);
+pub fn read_loop(mut session: Session, reopen: impl Fn() -> Result<SqliteConnection>, inbox: &Receiver<Order>) {
     while let Ok(Order::Run(job)) = inbox.recv() {
-        let done = job(&mut conn);
+        let done = job(&mut session);
         if done.breaks.is_some() {
-            replace(&mut conn, &reopen);
+            replace(&mut session, &reopen);
         }
         (done.answer)(&Ok(()));
     }
 }
 
-fn replace(conn: &mut Conn, reopen: impl Fn() -> Result<SqliteConnection>) {
-    match reopen() {
-        Ok(fresh) => *conn = Conn::new(fresh),
+fn replace(session: &mut Session, reopen: impl Fn() -> Result<SqliteConnection>) {
+    match Session::open(reopen) {
+        Ok(fresh) => *session = fresh,
         Err(error) => tracing::error!(?error, "the database could not be opened again"),
     }
 }

@@ -1,0 +1,111 @@
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::{
+    conformance::world::{World, draft, new_single, now, refusal},
+    error::Code,
+    ids::{ConversationId, Seq, UserId},
+    model::{Draft, GroupAction},
+    ports::{Conversations, Store},
+    time::Timestamp,
+};
+
+async fn listed(world: &World, user: UserId) -> Vec<ConversationId> {
+    world.conversations_of(user, None, 100).await.unwrap().into_iter().map(|view| view.conversation.id).collect()
+}
+
+/// The newest activity first, each conversation once however the pages are cut, also among equal times.
+pub async fn a_list_is_ordered_by_activity_and_comes_in_pages(store: Arc<dyn Store>) {
+    let world = World(store);
+    let [a, b] = world.users_of().await;
+    let mut groups = Vec::new();
+    for _ in 0..5 {
+        groups.push(world.group(a, &[b]).await);
+    }
+    let at = now();
+    // 3 alone at the top, then 0, 1 and 4 at one time, then 2, which is silent.
+    let drafts = [0, 1, 4].map(|n| Draft { created_at: at, ..draft(groups[n], a, "x") });
+    world.send(&drafts).await;
+    world.say(groups[3], b, "x").await;
+    let mut expected: Vec<(Timestamp, ConversationId)> = Vec::new();
+    for id in &groups {
+        expected.push((world.row(*id).await.active_at, *id));
+    }
+    expected.sort_unstable_by(|a, b| b.cmp(a));
+    assert_eq!(expected[0].1, groups[3]);
+    assert_eq!(expected[4].1, groups[2]);
+    for limit in 1..=6 {
+        let (mut before, mut found) = (None, Vec::new());
+        loop {
+            let page = world.conversations_of(a, before, limit).await.unwrap();
+            assert!(page.len() <= limit);
+            let Some(last) = page.last() else { break };
+            before = Some((last.conversation.active_at, last.conversation.id));
+            found.extend(page.into_iter().map(|view| (view.conversation.active_at, view.conversation.id)));
+        }
+        assert_eq!(found, expected, "in pages of {limit}");
+    }
+    let first = world.conversations_of(b, None, 1).await.unwrap().remove(0);
+    assert_eq!(Some(first.clone()), world.conversation_view(b, groups[3]).await.unwrap(), "the list shows what the view shows");
+    assert_eq!((first.member.user, first.last_message.unwrap().sender), (b, b));
+}
+
+/// Leaving a 1:1 hides it from who left, until somebody writes or it is asked for again; it stays the pair's one conversation
+/// (decision 35).
+pub async fn a_hidden_pair_comes_back_with_the_next_message(store: Arc<dyn Store>) {
+    let world = World(store);
+    let [a, b] = world.users_of().await;
+    let pair = world.single(a, b).await;
+    world.say(pair, b, "before").await;
+    let changed = world.act(pair, a, GroupAction::Leave).await.unwrap();
+    assert_eq!((changed.event, changed.conversation.member_count), (None, 2), "nobody is told");
+    assert_eq!((listed(&world, a).await, listed(&world, b).await), (vec![], vec![pair]));
+    let view = world.conversation_view(a, pair).await.unwrap().unwrap();
+    assert_eq!((view.unread, view.member.leave_seq), (0, None));
+    assert_eq!(world.say(pair, b, "after").await, Seq(3));
+    assert_eq!(listed(&world, a).await, [pair]);
+    assert_eq!(world.conversation_view(a, pair).await.unwrap().unwrap().unread, 1, "what was hidden does not count");
+    world.act(pair, a, GroupAction::Leave).await.unwrap();
+    world.act(pair, b, GroupAction::Leave).await.unwrap();
+    let again = world.create_conversation(&new_single(a, b)).await.unwrap();
+    assert_eq!((again.conversation.id, again.existed, again.event), (pair, true, None));
+    assert_eq!((listed(&world, a).await, listed(&world, b).await), (vec![pair], vec![]), "unhidden for who asked");
+    assert_eq!(world.say(pair, a, "and sent to").await, Seq(4));
+    assert_eq!(listed(&world, b).await, [pair]);
+}
+
+/// A former member still sees the conversation as it was at the end; one who comes back sees it as a member does.
+pub async fn who_has_left_keeps_the_view_and_loses_the_place_in_the_list(store: Arc<dyn Store>) {
+    let world = World(store);
+    let [owner, guest] = world.users_of().await;
+    let group = world.group(owner, &[guest]).await;
+    world.say(group, owner, "2").await;
+    world.act(group, guest, GroupAction::Leave).await.unwrap();
+    world.say(group, owner, "4").await;
+    assert_eq!(listed(&world, guest).await, []);
+    let view = world.conversation_view(guest, group).await.unwrap().unwrap();
+    assert_eq!((view.member.leave_seq, view.last_message.unwrap().seq, view.unread), (Some(Seq(3)), Seq(3), 1));
+    world.act(group, owner, GroupAction::Invite { users: vec![guest] }).await.unwrap();
+    assert_eq!(listed(&world, guest).await, [group]);
+    let view = world.conversation_view(guest, group).await.unwrap().unwrap();
+    assert_eq!((view.member.join_seq, view.member.leave_seq, view.last_message.unwrap().seq), (Seq(5), None, Seq(5)));
+    assert_eq!(world.conversation_view(guest, ConversationId::from(Uuid::now_v7())).await.unwrap(), None);
+}
+
+/// Muting takes no entry and concerns nobody else; who is no member cannot.
+pub async fn muting_is_the_members_own_affair(store: Arc<dyn Store>) {
+    let world = World(store);
+    let [a, b, left, stranger] = world.users_of().await;
+    let group = world.group(a, &[b, left]).await;
+    world.act(group, left, GroupAction::Leave).await.unwrap();
+    let before = world.row(group).await;
+    assert!(world.set_muted(group, b, true).await.unwrap().muted);
+    assert!(world.member(group, b).await.muted && !world.member(group, a).await.muted);
+    assert!(world.set_muted(group, b, true).await.unwrap().muted);
+    assert!(!world.set_muted(group, b, false).await.unwrap().muted);
+    assert_eq!(world.row(group).await, before);
+    for user in [left, stranger] {
+        assert_eq!(refusal(world.set_muted(group, user, true).await), Code::NotAMember);
+    }
+}

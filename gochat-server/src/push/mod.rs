@@ -1,0 +1,7 @@
+//! Built-in push providers.
+
+mod log;
+mod webhook;
+
+pub use log::LogPush;
+pub use webhook::WebhookPush;
