@@ -1,0 +1,707 @@
+// @ts-check
+/** One conversation: its log, what is being written, and who is in it. */
+import { avatar, beforePaint, fill, h, hue, icon, iconButton } from "./dom.js";
+import { avatarOf, dateTime, day, dayLabel, eventText, explain, isEmoji, linked, nameOf, size, summary, titleOf } from "./format.js";
+import { newChat, newGroup } from "./dialogs.js";
+import { STATES, stamp } from "./list.js";
+import { attempt, toast } from "./overlay.js";
+
+/**
+ * @typedef {import("../client/index.js").GoChat} GoChat
+ * @typedef {import("../client/types.js").Message} Message
+ * @typedef {import("../client/types.js").Pending} Pending
+ * @typedef {import("../client/types.js").Conversation} Conversation
+ *
+ * What one row of the thread shows; `shown` changes whenever it must be built again.
+ * @typedef {{key: string, shown: string, build: () => HTMLElement}} Row
+ */
+
+/** Rows in the page at most, and how many come at once: long histories stay as fast as short ones. */
+const ROWS_MAX = 240;
+const ROWS_STEP = 60;
+/** So near an end, more rows are brought. */
+const NEAR_PX = 700;
+/** So near the end, new messages keep it in view. */
+const END_PX = 90;
+/** Messages of one sender within this time stand together. */
+const TOGETHER_MS = 5 * 60_000;
+const TEXT_BYTES_MAX = 16 * 1024;
+/** Pages of history that are read in search of a message that was answered. */
+const SEARCH_PAGES = 20;
+
+const encoder = new TextEncoder();
+
+export class Thread {
+  /** @param {GoChat} chat */
+  constructor(chat) {
+    this.chat = chat;
+    /** @type {string | null} */
+    this.id = null;
+    /** @type {"nothing" | "unknown" | "thread" | null} */
+    this.shownKind = null;
+    /** What the head and the top of the log show. */
+    this.shownHead = "";
+    this.shownTop = "";
+    /** @type {Map<string, {node: HTMLElement, shown: string}>} */
+    this.rows = new Map();
+    /** Seq of the first row, and of the last one: `Infinity` follows the end. */
+    this.low = 0;
+    this.high = Infinity;
+    /** @type {number | null} the first entry that was unread when the conversation was opened */
+    this.unreadFrom = null;
+    this.placed = false;
+    this.loading = false;
+    /** @type {any} */
+    this.failed = null;
+    this.below = 0;
+    /** @type {number | null} */
+    this.replyTo = null;
+
+    this.head = h("header", { class: "thread-head" });
+    this.log = h("ol", { class: "log", "aria-label": "Messages" });
+    this.top = h("div", { class: "log-top" });
+    this.scroller = h("div", { class: "scroller", tabIndex: -1 }, this.top, this.log);
+    this.scroller.addEventListener("scroll", beforePaint(() => this.onScroll()), { passive: true });
+    this.log.addEventListener("keydown", (event) => this.onLogKey(event));
+    this.jumpCount = h("span", { class: "badge" });
+    this.jump = h("button", { class: "jump", type: "button", "aria-label": "Go to the latest message", hidden: true, onclick: () => this.toEnd() }, this.jumpCount, icon("down"));
+    this.reply = h("div", { class: "reply-bar", hidden: true });
+    this.text = h("textarea", {
+      id: "message",
+      class: "composer-text",
+      rows: 1,
+      placeholder: "Message",
+      "aria-label": "Message",
+      enterKeyHint: "send",
+      oninput: () => this.onInput(),
+    });
+    this.text.addEventListener("keydown", (event) => this.onKey(event));
+    this.limit = h("span", { class: "limit", role: "status" });
+    this.sendButton = h("button", { class: "send", type: "submit", id: "send", "aria-label": "Send", title: "Send" }, icon("send"));
+    this.form = h("form", { class: "composer" }, this.reply, h("div", { class: "composer-row" }, this.text, this.limit, this.sendButton));
+    this.form.onsubmit = (event) => {
+      event.preventDefault();
+      this.send();
+    };
+    this.notice = h("p", { class: "thread-notice", role: "status" });
+    this.spoken = h("div", { class: "hidden", role: "log", "aria-live": "polite" });
+    this.body = h("div", { class: "thread-body" }, this.scroller, this.jump);
+    this.element = h("main", { class: "thread", id: "thread" });
+    new ResizeObserver(() => this.follow && this.stick()).observe(this.scroller);
+    /** Whether the end is kept in view. */
+    this.follow = true;
+    document.addEventListener("visibilitychange", () => this.see());
+  }
+
+  get conversation() {
+    return this.id ? this.chat.conversations.get(this.id) : undefined;
+  }
+
+  /** @param {string | null} id */
+  show(id) {
+    const conversation = id ? this.chat.conversations.get(id) : undefined;
+    const kind = !id ? "nothing" : conversation ? "thread" : "unknown";
+    if (id === this.id && kind === this.shownKind && kind !== "unknown") return;
+    if (id !== this.id) this.reset(id);
+    this.shownKind = kind;
+    this.element.dataset.conversation = id ?? "";
+    if (!id) return this.showNothing();
+    if (!conversation) return this.showUnknown();
+    if (conversation.unread) this.unreadFrom = conversation.read_seq;
+    fill(this.element, this.head, this.body, this.notice, this.form, this.spoken);
+    this.showHead(conversation);
+    this.showReply();
+    this.grow();
+    this.render();
+    void this.load(() => this.chat.look(id));
+    if (matchMedia("(pointer: fine)").matches) this.text.focus({ preventScroll: true });
+  }
+
+  /** @param {string | null} id */
+  reset(id) {
+    this.id = id;
+    this.low = 0;
+    this.high = Infinity;
+    this.unreadFrom = null;
+    this.replyTo = null;
+    this.failed = null;
+    this.loading = false;
+    this.below = 0;
+    this.placed = false;
+    this.follow = true;
+    this.rows.clear();
+    fill(this.log);
+    fill(this.spoken);
+    this.text.value = id ? this.chat.draft(id) : "";
+  }
+
+  showNothing() {
+    void this.chat.look(null);
+    fill(
+      this.element,
+      h(
+        "div",
+        { class: "empty stage-empty" },
+        h("img", { src: "icon.svg", alt: "", width: 72, height: 72 }),
+        h("h2", {}, "Pick a conversation"),
+        h("p", {}, "Or begin a new one."),
+        h(
+          "div",
+          { class: "actions" },
+          h("button", { class: "button", type: "button", onclick: () => newChat(this.chat) }, "New chat"),
+          h("button", { class: "button quiet", type: "button", onclick: () => newGroup(this.chat) }, "New group"),
+        ),
+      ),
+    );
+  }
+
+  showUnknown() {
+    const back = h("a", { class: "icon-button back", href: "#", "aria-label": "Back to the conversations" }, icon("back"));
+    const content = this.chat.synced
+      ? h("div", { class: "empty stage-empty" }, h("h2", {}, "This conversation is not here"), h("p", {}, "It does not exist, or you are not a member of it."), h("a", { class: "button quiet", href: "#" }, "Back to the conversations"))
+      : ghosts();
+    fill(this.element, h("header", { class: "thread-head" }, back), h("div", { class: "thread-body" }, content));
+  }
+
+  /** @param {Set<string>} topics */
+  update(topics) {
+    if (this.shownKind === "unknown" || (this.shownKind === "thread" && !this.conversation)) return this.show(this.id);
+    const conversation = this.conversation;
+    if (!conversation) return;
+    if (topics.has(`timeline:${this.id}`) || topics.has("users") || topics.has("status") || topics.has(`members:${this.id}`)) {
+      this.showHead(conversation);
+      this.render();
+    }
+    if (topics.has("status") && this.chat.status === "online" && this.failed) void this.load(() => this.chat.look(this.id));
+  }
+
+  /** @param {Conversation} conversation */
+  showHead(conversation) {
+    const { chat } = this;
+    const title = titleOf(chat, conversation);
+    const face = avatarOf(chat, conversation);
+    const peer = conversation.peer_id ? chat.user(conversation.peer_id) : undefined;
+    const below = conversation.kind === "group" ? `${conversation.member_count} member${conversation.member_count === 1 ? "" : "s"}` : peer ? `@${peer.username}` : "";
+    const notice = noticeOf(conversation);
+    const shown = JSON.stringify([this.id, title, face, below, notice, conversation.muted]);
+    if (this.shownHead === shown) return;
+    this.shownHead = shown;
+    fill(
+      this.head,
+      h("a", { class: "icon-button back", href: "#", "aria-label": "Back to the conversations" }, icon("back")),
+      h(
+        "a",
+        { class: "thread-who", href: `#/c/${conversation.id}/details`, title: "Details" },
+        avatar({ ...face, size: "small" }),
+        h("span", { class: "thread-names" }, h("h2", { dir: "auto" }, title, conversation.muted ? icon("muted", "Muted") : null), h("span", { class: "thread-sub" }, below)),
+      ),
+      h("a", { class: "icon-button", href: `#/c/${conversation.id}/details`, id: "open-details", title: "Details", "aria-label": "Details" }, icon("info")),
+    );
+    this.notice.textContent = notice;
+    this.notice.hidden = !notice;
+    this.form.hidden = Boolean(notice);
+  }
+
+  /** @param {() => Promise<unknown>} work */
+  async load(work) {
+    const id = this.id;
+    this.loading = true;
+    this.failed = null;
+    this.showTop();
+    try {
+      await work();
+    } catch (error) {
+      if (this.id === id) this.failed = error;
+    } finally {
+      if (this.id === id) {
+        this.loading = false;
+        this.render();
+        if (!this.failed) this.extend();
+      }
+    }
+  }
+
+  // ---- The rows
+
+  /** Which entries are in the page. */
+  slice() {
+    const { entries, more, pending } = this.chat.timeline(this.id ?? "");
+    const end = this.high === Infinity ? entries.length : firstFrom(entries, this.high + 1);
+    let start = this.low ? firstFrom(entries, this.low) : Math.max(0, end - ROWS_STEP);
+    if (end - start > ROWS_MAX && this.follow) start = end - ROWS_MAX;
+    this.low = entries[start]?.seq ?? 0;
+    return { entries, start, end, more, pending: end === entries.length ? pending : [] };
+  }
+
+  render() {
+    if (!this.conversation) return;
+    const anchor = this.placed && !this.follow ? this.anchor() : null;
+    const slice = this.slice();
+    const rows = this.compose(slice);
+    const gone = new Set(this.rows.keys());
+    let next = this.log.firstElementChild;
+    for (const row of rows) {
+      gone.delete(row.key);
+      let have = this.rows.get(row.key);
+      if (!have || have.shown !== row.shown) {
+        const node = row.build();
+        if (have) {
+          if (have.node === next) next = next.nextElementSibling;
+          have.node.remove();
+        }
+        have = { node, shown: row.shown };
+        this.rows.set(row.key, have);
+      }
+      if (have.node === next) next = next.nextElementSibling;
+      else this.log.insertBefore(have.node, next);
+    }
+    for (const key of gone) {
+      this.rows.get(key)?.node.remove();
+      this.rows.delete(key);
+    }
+    this.showTop();
+    this.place(slice.entries.length + slice.pending.length > 0, anchor);
+    this.see();
+  }
+
+  /** @param {ReturnType<Thread["slice"]>} slice @returns {Row[]} */
+  compose({ entries, start, end, pending }) {
+    const { chat } = this;
+    const conversation = /** @type {Conversation} */ (this.conversation);
+    const me = chat.me?.id ?? "";
+    /** @type {Row[]} */
+    const rows = [];
+    /** @type {{sender: string, at: number, day: number} | null} */
+    let before = null;
+    let divided = false;
+    const waiting = pending.map((one) => ({ ...one, sender_id: me, seq: Infinity }));
+    const all = [...entries.slice(start, end), ...waiting];
+    all.forEach((message, at) => {
+      const today = day(message.created_at);
+      if (before?.day !== today) {
+        rows.push(divider(`day-${message.seq}-${today}`, dayLabel(message.created_at), "day"));
+        before = null;
+      }
+      if (!divided && this.unreadFrom !== null && message.seq > this.unreadFrom && message.sender_id !== me && message.kind !== "event") {
+        divided = true;
+        rows.push(divider("unread", "New messages", "new"));
+        before = null;
+      }
+      if (message.kind === "event") {
+        rows.push(divider(`event-${message.seq}`, eventText(chat, /** @type {Message} */ (message), conversation), "event"));
+        before = null;
+        return;
+      }
+      const after = all[at + 1];
+      const first = before?.sender !== message.sender_id || message.created_at - before.at > TOGETHER_MS;
+      const last = !after || after.kind === "event" || after.sender_id !== message.sender_id || after.created_at - message.created_at > TOGETHER_MS || day(after.created_at) !== today;
+      rows.push(this.messageRow(message, { own: message.sender_id === me, first, last, group: conversation.kind === "group" }));
+      before = { sender: message.sender_id, at: message.created_at, day: today };
+    });
+    return rows;
+  }
+
+  /**
+   * @param {Message | (Pending & {sender_id: string, seq: number})} message
+   * @param {{own: boolean, first: boolean, last: boolean, group: boolean}} place
+   * @returns {Row}
+   */
+  messageRow(message, place) {
+    const { chat } = this;
+    const failure = "failed" in message ? message.failed : null;
+    const state = !place.own ? "" : "failed" in message ? (failure ? "failed" : "sending") : chat.stateOf(message);
+    const sender = chat.user(message.sender_id);
+    const answered = message.reply_to ? chat.entry(message.conversation_id, message.reply_to) : undefined;
+    const quote = message.reply_to
+      ? { name: answered ? (answered.sender_id === chat.me?.id ? "You" : nameOf(chat, answered.sender_id)) : "", text: answered ? summary(chat, answered).slice(0, 300) : "An earlier message" }
+      : null;
+    const shown = JSON.stringify([state, failure, place, place.group && !place.own ? [sender?.display_name, sender?.avatar_url] : 0, quote]);
+    return { key: `${message.sender_id}/${message.client_msg_id}`, shown, build: () => this.buildMessage(message, place, state, quote, failure) };
+  }
+
+  /**
+   * @param {Message | (Pending & {sender_id: string, seq: number})} message
+   * @param {{own: boolean, first: boolean, last: boolean, group: boolean}} place
+   * @param {string} state @param {{name: string, text: string} | null} quote @param {{code: string, message: string} | null} failure
+   */
+  buildMessage(message, { own, first, last, group }, state, quote, failure) {
+    const { chat } = this;
+    const name = own ? "You" : nameOf(chat, message.sender_id);
+    const sender = chat.user(message.sender_id);
+    const emoji = message.kind === "text" && !quote && isEmoji(message.text ?? "");
+    const seq = Number.isFinite(message.seq) ? message.seq : 0;
+    const bubble = h(
+      "div",
+      { class: emoji ? "bubble emoji" : "bubble" },
+      group && !own && first ? h("span", { class: `sender hue-text-${hue(message.sender_id)}`, dir: "auto" }, name) : h("span", { class: "hidden" }, `${name}: `),
+      quote ? h("button", { class: "quote", type: "button", onclick: () => void this.goTo(message.reply_to ?? 0) }, quote.name ? h("strong", { dir: "auto" }, quote.name) : null, h("span", { dir: "auto" }, quote.text)) : null,
+      content(message),
+      h("span", { class: "meta" }, stamp(message.created_at), state ? h("span", { class: `state ${state}` }, icon(STATES[state].icon, STATES[state].label)) : null),
+    );
+    const tools = seq
+      ? h(
+          "div",
+          { class: "tools" },
+          this.conversation && !noticeOf(this.conversation) ? iconButton("reply", "Reply", () => this.answer(seq)) : null,
+          message.kind === "text" ? iconButton("copy", "Copy text", () => void attempt(() => copy(message.text ?? ""))) : null,
+        )
+      : null;
+    const failed = failure
+      ? h(
+          "div",
+          { class: "not-sent", role: "alert" },
+          h("span", {}, `Not sent. ${explain(failure)}`),
+          h("button", { class: "text-button", type: "button", onclick: () => chat.outbox.retry(message.client_msg_id) }, "Try again"),
+          h("button", { class: "text-button", type: "button", onclick: () => chat.outbox.discard(message.client_msg_id) }, "Delete"),
+        )
+      : null;
+    return h(
+      "li",
+      { class: ["message", own ? "own" : "other", first && "first", last && "last", group && "in-group"].filter(Boolean).join(" "), tabIndex: -1, "data-seq": seq || "", "data-state": state, onclick: touchTools },
+      group && !own ? (last ? avatar({ id: message.sender_id, label: name, url: sender?.avatar_url, size: "tiny" }) : h("span", { class: "avatar-gap" })) : null,
+      h("div", { class: "stack" }, h("div", { class: "bubble-row" }, bubble, tools), failed),
+    );
+  }
+
+  showTop() {
+    const { entries, more, pending } = this.chat.timeline(this.id ?? "");
+    const shown = this.failed ? "failed" : this.loading && !entries.length && !pending.length ? "ghosts" : this.loading && more ? "spinner" : !entries.length && !pending.length ? "empty" : "";
+    if (this.shownTop === shown + this.id) return;
+    this.shownTop = shown + this.id;
+    switch (shown) {
+      case "failed":
+        return fill(
+          this.top,
+          h("div", { class: "history-failed", role: "alert" }, h("p", {}, `Earlier messages cannot be read. ${explain(this.failed)}`), h("button", { class: "button quiet", type: "button", onclick: () => void this.load(() => this.chat.older(this.id ?? "")) }, "Try again")),
+        );
+      case "ghosts":
+        return fill(this.top, ghosts());
+      case "spinner":
+        return fill(this.top, h("div", { class: "history-spinner" }, h("span", { class: "spinner" }), h("span", { class: "hidden", role: "status" }, "Loading earlier messages")));
+      case "empty":
+        return fill(this.top, h("p", { class: "empty-line" }, "No messages yet. Say hello."));
+      default:
+        return fill(this.top);
+    }
+  }
+
+  // ---- Where the reader is
+
+  get fromEnd() {
+    return this.scroller.scrollHeight - this.scroller.scrollTop - this.scroller.clientHeight;
+  }
+
+  stick() {
+    this.scroller.scrollTop = this.scroller.scrollHeight;
+  }
+
+  /** The first row in view, and where it stands. */
+  anchor() {
+    const top = this.scroller.getBoundingClientRect().top;
+    for (const node of this.log.children) {
+      const box = node.getBoundingClientRect();
+      if (box.bottom > top) return { node, top: box.top };
+    }
+    return null;
+  }
+
+  /** @param {boolean} filled @param {{node: Element, top: number} | null} anchor */
+  place(filled, anchor) {
+    if (!this.placed) {
+      if (!filled) return;
+      this.placed = !this.loading;
+      const unread = this.rows.get("unread")?.node;
+      this.stick();
+      if (unread && unread.getBoundingClientRect().top < this.scroller.getBoundingClientRect().top) {
+        unread.scrollIntoView({ block: "start" });
+        this.scroller.scrollTop -= 24;
+        this.follow = false;
+      }
+    } else if (this.follow) {
+      this.stick();
+    } else if (anchor?.node.isConnected) {
+      this.scroller.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top;
+    }
+    this.showJump();
+  }
+
+  onScroll() {
+    if (!this.placed || this.shownKind !== "thread") return;
+    const atEnd = this.high === Infinity && this.fromEnd < END_PX;
+    if (atEnd) this.below = 0;
+    this.follow = atEnd;
+    this.extend();
+    this.showJump();
+    this.see();
+  }
+
+  /** Brings more rows where the reader is near an end of them. */
+  extend() {
+    if (!this.id || this.shownKind !== "thread") return;
+    const { entries, start, end, more } = this.slice();
+    if (this.scroller.scrollTop < NEAR_PX) {
+      if (start > 0) {
+        const from = Math.max(0, start - ROWS_STEP);
+        this.low = entries[from].seq;
+        if (end - from > ROWS_MAX) {
+          this.high = entries[from + ROWS_MAX - 1].seq;
+          this.follow = false;
+        }
+        return this.render();
+      }
+      const id = this.id;
+      if (more && !this.loading && !this.failed) {
+        return void this.load(async () => {
+          await this.chat.older(id);
+          const first = this.chat.timeline(id).entries[0];
+          if (first && this.id === id) this.low = Math.max(first.seq, this.lowAfter(ROWS_STEP));
+        });
+      }
+    }
+    if (this.high !== Infinity && this.fromEnd < NEAR_PX) {
+      const to = Math.min(entries.length, end + ROWS_STEP);
+      this.high = to === entries.length ? Infinity : entries[to - 1].seq;
+      if (to - start > ROWS_MAX) this.low = entries[to - ROWS_MAX].seq;
+      this.render();
+    }
+  }
+
+  /** The seq of the entry so many rows above the first one. @param {number} rows */
+  lowAfter(rows) {
+    const { entries } = this.chat.timeline(this.id ?? "");
+    const start = this.low ? firstFrom(entries, this.low) : entries.length;
+    return entries[Math.max(0, start - rows)]?.seq ?? 0;
+  }
+
+  showJump() {
+    const away = this.placed && (this.high !== Infinity || this.fromEnd > 400);
+    this.jump.hidden = !away;
+    this.jumpCount.textContent = this.below ? String(this.below) : "";
+    this.jumpCount.hidden = !this.below;
+  }
+
+  toEnd() {
+    this.high = Infinity;
+    this.low = 0;
+    this.follow = true;
+    this.below = 0;
+    this.render();
+    this.stick();
+  }
+
+  /** Shows an entry, however far up it is. @param {number} seq */
+  async goTo(seq) {
+    const id = this.id;
+    if (!id) return;
+    for (let page = 0; page < SEARCH_PAGES && !this.chat.entry(id, seq) && this.chat.timeline(id).more; page++) {
+      try {
+        await this.chat.older(id);
+      } catch (error) {
+        return toast(explain(error));
+      }
+      if (this.id !== id) return;
+    }
+    const { entries } = this.chat.timeline(id);
+    const at = firstFrom(entries, seq);
+    if (entries[at]?.seq !== seq) return toast("This message is not there any more.");
+    const rendered = this.log.querySelector(`[data-seq="${seq}"]`);
+    if (!rendered) {
+      this.follow = false;
+      this.low = entries[Math.max(0, at - ROWS_STEP)].seq;
+      this.high = at + ROWS_STEP < entries.length ? entries[at + ROWS_STEP].seq : Infinity;
+      this.render();
+    }
+    const node = /** @type {HTMLElement | null} */ (this.log.querySelector(`[data-seq="${seq}"]`));
+    node?.scrollIntoView({ block: "center" });
+    node?.focus({ preventScroll: true });
+    node?.classList.add("pointed");
+    setTimeout(() => node?.classList.remove("pointed"), 1600);
+  }
+
+  /** Marks as read what is in view. */
+  see() {
+    const conversation = this.conversation;
+    if (!conversation || !this.placed || document.visibilityState !== "visible" || this.shownKind !== "thread") return;
+    if (!this.element.offsetParent && getComputedStyle(this.element).position !== "fixed") return;
+    const { entries, end } = this.slice();
+    if (this.high === Infinity && this.fromEnd < END_PX) return this.chat.seen(conversation.id, entries[end - 1]?.seq ?? 0);
+    const bottom = this.scroller.getBoundingClientRect().bottom;
+    for (let node = this.log.lastElementChild; node; node = node.previousElementSibling) {
+      const seq = Number(/** @type {HTMLElement} */ (node).dataset.seq);
+      if (seq && node.getBoundingClientRect().top < bottom - 20) return this.chat.seen(conversation.id, seq);
+    }
+  }
+
+  /** A message came. @param {Message} message */
+  announce(message) {
+    if (message.conversation_id !== this.id || message.sender_id === this.chat.me?.id) return;
+    if (!this.follow) this.below += 1;
+    const text = message.kind === "event" ? eventText(this.chat, message, this.conversation) : `${nameOf(this.chat, message.sender_id)}: ${summary(this.chat, message)}`;
+    fill(this.spoken, h("p", {}, text.slice(0, 400)));
+  }
+
+  /** @param {KeyboardEvent} event */
+  onLogKey(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const messages = /** @type {HTMLElement[]} */ ([...this.log.querySelectorAll(".message")]);
+    const at = messages.findIndex((node) => node.contains(document.activeElement)) + step;
+    if (at >= messages.length) this.text.focus();
+    else messages[Math.max(0, at)]?.focus();
+  }
+
+  // ---- Writing
+
+  /** @param {number} seq */
+  answer(seq) {
+    this.replyTo = seq;
+    this.showReply();
+    this.text.focus();
+  }
+
+  showReply() {
+    const message = this.replyTo && this.id ? this.chat.entry(this.id, this.replyTo) : undefined;
+    this.reply.hidden = !message;
+    if (!message) return fill(this.reply);
+    const cancel = () => {
+      this.replyTo = null;
+      this.showReply();
+      this.text.focus();
+    };
+    const name = message.sender_id === this.chat.me?.id ? "yourself" : nameOf(this.chat, message.sender_id);
+    fill(
+      this.reply,
+      icon("reply"),
+      h("div", { class: "reply-text" }, h("strong", { dir: "auto" }, `Reply to ${name}`), h("span", { dir: "auto" }, summary(this.chat, message).slice(0, 200))),
+      iconButton("close", "Do not reply", cancel),
+    );
+  }
+
+  onInput() {
+    if (this.id) this.chat.setDraft(this.id, this.text.value);
+    this.grow();
+  }
+
+  grow() {
+    this.text.style.height = "auto";
+    this.text.style.height = `${Math.min(this.text.scrollHeight, 180)}px`;
+    const bytes = encoder.encode(this.text.value).length;
+    this.limit.textContent = bytes > TEXT_BYTES_MAX * 0.9 ? String(TEXT_BYTES_MAX - bytes) : "";
+    this.limit.classList.toggle("over", bytes > TEXT_BYTES_MAX);
+    this.sendButton.disabled = !this.text.value.trim() || bytes > TEXT_BYTES_MAX;
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && matchMedia("(pointer: fine)").matches) {
+      event.preventDefault();
+      this.send();
+    } else if (event.key === "Escape") {
+      if (this.replyTo) {
+        this.replyTo = null;
+        this.showReply();
+      } else {
+        location.hash = "#";
+      }
+    } else if (event.key === "ArrowUp" && !this.text.value) {
+      event.preventDefault();
+      /** @type {HTMLElement | undefined} */ ([...this.log.querySelectorAll(".message")].at(-1))?.focus();
+    }
+  }
+
+  send() {
+    const text = this.text.value.trim();
+    if (!this.id || !text || encoder.encode(text).length > TEXT_BYTES_MAX) return;
+    this.chat.send(this.id, text, this.replyTo);
+    this.chat.setDraft(this.id, "");
+    this.text.value = "";
+    this.replyTo = null;
+    this.unreadFrom = null;
+    this.showReply();
+    this.grow();
+    this.text.focus();
+    this.toEnd();
+  }
+}
+
+/** Why nothing can be written here; empty: it can. @param {Conversation} conversation */
+function noticeOf(conversation) {
+  if (conversation.dissolved) return "This group was dissolved. Its history stays readable.";
+  if (conversation.left) return "You are not a member of this group any more.";
+  if (conversation.silenced_until && conversation.silenced_until > Date.now()) return `An admin has silenced you until ${dateTime(conversation.silenced_until)}.`;
+  return "";
+}
+
+/** @param {string} key @param {string} text @param {string} kind @returns {Row} */
+function divider(key, text, kind) {
+  return { key, shown: text, build: () => h("li", { class: `divider ${kind}` }, h("span", { dir: "auto" }, text)) };
+}
+
+/** What a message says. @param {{kind: string, text?: string, data?: Record<string, any>}} message */
+function content(message) {
+  const data = message.data ?? {};
+  const url = typeof data.url === "string" && /^(https?:\/\/|\/(?!\/))/.test(data.url) ? data.url : "";
+  /** @param {import("./dom.js").Icon} shape @param {string} label @param {string} href */
+  const attached = (shape, label, href) =>
+    h("a", { class: "attachment", href, target: "_blank", rel: "noopener noreferrer" }, icon(shape), h("span", {}, h("strong", { dir: "auto" }, label), data.bytes ? h("span", {}, size(data.bytes)) : null));
+  switch (message.kind) {
+    case "text":
+      return h("div", { class: "text", dir: "auto" }, linked(message.text ?? ""));
+    case "image": {
+      if (!url) break;
+      const image = h("img", { class: "picture", src: url, alt: data.name ?? "Picture", loading: "lazy", referrerPolicy: "no-referrer" });
+      if (data.width > 0 && data.height > 0) {
+        image.width = Math.min(320, data.width);
+        image.height = Math.round((image.width * data.height) / data.width);
+      }
+      image.onerror = () => image.replaceWith(h("span", { class: "text" }, "The picture cannot be shown"));
+      return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, image);
+    }
+    case "file":
+    case "audio":
+    case "video":
+      if (url) return attached("file", data.name ?? (message.kind === "audio" ? "Audio" : message.kind === "video" ? "Video" : "File"), url);
+      break;
+    case "location":
+      return attached("place", data.name ?? data.address ?? "A place", `https://www.openstreetmap.org/?mlat=${Number(data.latitude)}&mlon=${Number(data.longitude)}&zoom=15`);
+  }
+  return h("div", { class: "text unknown" }, "A message of a kind that this app does not show");
+}
+
+/** Index of the first entry with this seq or a higher one. @param {Message[]} entries @param {number} seq */
+function firstFrom(entries, seq) {
+  let low = 0;
+  let high = entries.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (entries[middle].seq < seq) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** A touch shows a message's tools; a mouse shows them by hovering. @param {Event} event */
+function touchTools(event) {
+  if (!matchMedia("(hover: none)").matches || /** @type {Element} */ (event.target).closest("a, button")) return;
+  const node = /** @type {HTMLElement} */ (event.currentTarget);
+  const shown = node.classList.contains("touched");
+  for (const other of node.parentElement?.querySelectorAll(".touched") ?? []) other.classList.remove("touched");
+  node.classList.toggle("touched", !shown);
+}
+
+/** @param {string} text */
+async function copy(text) {
+  await navigator.clipboard.writeText(text);
+  toast("Copied.");
+}
+
+function ghosts() {
+  const widths = ["w50", "w30", "w60", "w40", "w70", "w35"];
+  return h(
+    "div",
+    { class: "ghosts" },
+    h("p", { class: "hidden", role: "status" }, "Loading messages"),
+    widths.map((width, at) => h("span", { class: `ghost bubble-ghost ${width} ${at % 3 === 1 ? "right" : ""}` })),
+  );
+}
