@@ -20,7 +20,7 @@ use crate::{
     ids::{ConversationId, DeviceId, GatewayId, Seq, UserId},
     limits::FANOUT_PAGE,
     model::{Caller, Member, Message},
-    ports::{Ack, Bus, Delivery, Downstream, Payload, Record, Routes, Signal, Store, Target, Task, Topic},
+    ports::{Ack, Bus, Delivery, Downstream, Payload, Receipt, Record, Routes, Signal, Store, Target, Task, Topic},
     route::route,
 };
 
@@ -60,8 +60,9 @@ impl Dispatcher {
     }
 
     /// Answers senders and tells the members of `entries` (in the order of their conversations' logs). Ends when
-    /// the bus has every record: whoever consumed the cause may commit it then.
-    pub async fn dispatch(&self, acks: Vec<(GatewayId, Ack)>, entries: &[Entry]) -> Result<()> {
+    /// the bus has every record: whoever consumed the cause may commit it then. The receipt resolves when no crash can
+    /// lose what the task role has to do: then the entries count as dispatched.
+    pub async fn dispatch(&self, acks: Vec<(GatewayId, Ack)>, entries: &[Entry]) -> Result<Receipt> {
         let mut outgoing = Outgoing::default();
         for (gateway, ack) in acks {
             outgoing.gateways.entry(gateway).or_default().acks.push(ack);
@@ -97,7 +98,7 @@ impl Dispatcher {
                     }
                 }
             }
-            self.publish(outgoing).await?;
+            let _ = self.publish(outgoing).await?;
         }
         Ok(())
     }
@@ -112,7 +113,7 @@ impl Dispatcher {
                 let mut outgoing = Outgoing::default();
                 self.route_run(&run, page, None, &mut outgoing).await?;
                 offline.append(&mut outgoing.tasks);
-                self.publish(outgoing).await?;
+                let _ = self.publish(outgoing).await?;
             }
         }
         Ok(offline)
@@ -138,7 +139,8 @@ impl Dispatcher {
                 outgoing.gateways.entry(gateway).or_default().deliveries.push(Delivery { targets, payloads: vec![payload.clone()] });
             }
         }
-        self.publish(outgoing).await
+        let _ = self.publish(outgoing).await?;
+        Ok(())
     }
 
     /// Tells the gateways where these users are connected that sessions ended.
@@ -151,7 +153,8 @@ impl Dispatcher {
                 outgoing.gateways.entry(route.gateway.clone()).or_default().signals.push(signal);
             }
         }
-        self.publish(outgoing).await
+        let _ = self.publish(outgoing).await?;
+        Ok(())
     }
 
     fn note_heads(&self, entries: &[Entry]) {
@@ -235,14 +238,16 @@ impl Dispatcher {
         self.members.get(&*self.store, last.message.conversation, listed_at(last)).await
     }
 
-    async fn publish(&self, outgoing: Outgoing) -> Result<()> {
-        if !outgoing.tasks.is_empty() {
-            self.bus.publish(&Topic::Task, outgoing.tasks.into_iter().map(Record::Task).collect()).await?;
-        }
+    /// What gateways lose, their clients pull (decision 7): only the receipt of the tasks matters.
+    async fn publish(&self, outgoing: Outgoing) -> Result<Receipt> {
+        let receipt = match outgoing.tasks.is_empty() {
+            true => Receipt::kept(),
+            false => self.bus.publish(&Topic::Task, outgoing.tasks.into_iter().map(Record::Task).collect()).await?,
+        };
         for (gateway, downstream) in outgoing.gateways {
-            self.bus.publish(&Topic::Downstream(gateway), vec![Record::Downstream(Arc::new(downstream))]).await?;
+            let _ = self.bus.publish(&Topic::Downstream(gateway), vec![Record::Downstream(Arc::new(downstream))]).await?;
         }
-        Ok(())
+        Ok(receipt)
     }
 }
 

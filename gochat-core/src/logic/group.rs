@@ -9,7 +9,7 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 
-use super::{Logic, conversation::check_max_members};
+use super::{Logic, conversation::check_max_members, dispatched::Done};
 use crate::{
     dispatch::Entry,
     error::{Code, Error, Result},
@@ -55,11 +55,11 @@ impl Logic {
     /// Tells the members of an entry that a management call has stored. The entry is stored whatever happens here: what is
     /// not told now, the sweeper and the heads tell later.
     pub(super) async fn told(&self, conversation: &Conversation, event: Message) {
-        let (id, seq) = (event.conversation, event.seq);
+        let done = Done { conversation: event.conversation, seq: event.seq, known: conversation.dispatched_seq };
         let entry = Entry { message: event.into(), from: None, member_count: conversation.member_count, members_seq: conversation.members_seq };
         match self.dispatcher.dispatch(Vec::new(), &[entry]).await {
-            Ok(()) => self.note_dispatched([(id, seq)]),
-            Err(error) => tracing::warn!(?error, conversation.id = %id, "members were not told of an event yet"),
+            Ok(receipt) => self.sender.dispatched.note_when_safe(receipt, vec![done]),
+            Err(error) => tracing::warn!(?error, conversation.id = %conversation.id, "members were not told of an event yet"),
         }
     }
 }

@@ -6,10 +6,12 @@
 //! conversation.rs   create, list, members, mute, leave                                (flow 5)
 //! group.rs          everything that is done to a group                                (flow 6)
 //! history.rs        history, sync, marks                                              (flows 2 to 4)
+//! sweep.rs          dispatches again what a crash interrupted; dispatched.rs keeps the mark
 //! ```
 
 mod accounts;
 mod conversation;
+mod dispatched;
 mod group;
 mod history;
 mod send;

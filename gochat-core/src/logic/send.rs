@@ -8,21 +8,20 @@
 //! Owns the order of these steps and what happens when one fails. Does not own sequence numbers (`ports::store`) or
 //! receivers (`dispatch`). Invariant: the batch is committed last, so every step before it may run twice.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 
-use super::Logic;
+use super::{
+    Logic,
+    dispatched::{Dispatched, Done},
+};
 use crate::{
     auth::PayloadKey,
     dispatch::Entry,
     error::{Code, Error, Result},
-    ids::{ConversationId, GatewayId, Seq},
+    ids::{GatewayId, Seq},
     limits::APPEND_DRAFTS_MAX,
     model::{Draft, Message},
     ports::{Ack, AppendBatch, Appended, Batch, Decision, Origin, Record, Refusal, Stored, Subscription, Topic},
@@ -40,16 +39,12 @@ const DISPATCHED_LAG: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Sender {
     key: PayloadKey,
-    dispatched: Mutex<HashMap<ConversationId, (Seq, Instant)>>,
+    pub(super) dispatched: Arc<Dispatched>,
 }
 
 impl Sender {
     pub(crate) fn new(key: PayloadKey) -> Self {
-        Sender { key, dispatched: Mutex::default() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<ConversationId, (Seq, Instant)>> {
-        self.dispatched.lock().unwrap_or_else(PoisonError::into_inner)
+        Sender { key, dispatched: Arc::default() }
     }
 }
 
@@ -104,6 +99,7 @@ impl Logic {
         }
         let mut entries = Vec::with_capacity(drafts.len());
         let mut messages = Vec::with_capacity(drafts.len());
+        let mut done = Vec::with_capacity(drafts.len());
         let outcomes = self.append(drafts).await;
         for (origin, outcome) in origins.into_iter().zip(outcomes) {
             match outcome {
@@ -112,6 +108,7 @@ impl Logic {
                     let device = origin.device;
                     acks.push(answer(origin, Ok(&message)));
                     messages.push(message.clone());
+                    done.push(Done { conversation: message.conversation, seq: message.seq, known: appended.dispatched_seq });
                     entries.push(Entry {
                         message,
                         from: Some(device),
@@ -127,8 +124,8 @@ impl Logic {
                 }
             }
         }
-        self.dispatcher.dispatch(acks, &entries).await?;
-        self.note_dispatched(messages.iter().map(|message| (message.conversation, message.seq)));
+        let receipt = self.dispatcher.dispatch(acks, &entries).await?;
+        self.sender.dispatched.note_when_safe(receipt, done);
         Ok(messages)
     }
 
@@ -155,7 +152,7 @@ impl Logic {
             if drafts.is_empty() {
                 return Vec::new();
             }
-            let mut batch = AppendBatch { dispatched: self.take_dispatched(&drafts), drafts };
+            let mut batch = AppendBatch { dispatched: self.sender.dispatched.take(drafts.iter().map(|draft| draft.conversation)), drafts };
             let mut tries = 0;
             let error = loop {
                 tries += 1;
@@ -180,27 +177,8 @@ impl Logic {
         .boxed()
     }
 
-    /// Remembers how far conversations have been dispatched; written with their next append, or within about two seconds.
-    pub(crate) fn note_dispatched(&self, marks: impl IntoIterator<Item = (ConversationId, Seq)>) {
-        let now = Instant::now();
-        let mut dispatched = self.sender.lock();
-        for (conversation, seq) in marks {
-            let mark = dispatched.entry(conversation).or_insert((seq, now));
-            *mark = (mark.0.max(seq), now);
-        }
-    }
-
-    fn take_dispatched(&self, drafts: &[Draft]) -> Vec<(ConversationId, Seq)> {
-        let mut dispatched = self.sender.lock();
-        drafts.iter().filter_map(|draft| dispatched.remove(&draft.conversation).map(|(seq, _)| (draft.conversation, seq))).collect()
-    }
-
     async fn flush_dispatched(&self, lag: Duration) -> Result<()> {
-        let marks: Vec<(ConversationId, Seq)> = {
-            let now = Instant::now();
-            let mut dispatched = self.sender.lock();
-            dispatched.extract_if(|_, (_, noted)| now.duration_since(*noted) >= lag).map(|(conversation, (seq, _))| (conversation, seq)).collect()
-        };
+        let marks = self.sender.dispatched.take_older(lag);
         if marks.is_empty() {
             return Ok(());
         }

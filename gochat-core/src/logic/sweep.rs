@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Logic;
+use super::{Logic, dispatched::Done};
 use crate::{dispatch::Entry, error::Result, ids::Seq, limits::PAGE_MAX, model::Conversation};
 
 /// Rows looked at in one step: a step takes a few milliseconds and no lock.
@@ -52,8 +52,10 @@ impl Logic {
             let log = self.ports.store.log(conversation.id, told, conversation.head_seq, PAGE_MAX).await?;
             let Some(last) = log.last().map(|message| message.seq) else { break };
             let entries: Vec<Entry> = log.into_iter().map(|message| entry(conversation, message)).collect();
-            self.dispatcher.dispatch(Vec::new(), &entries).await?;
-            self.note_dispatched([(conversation.id, last)]);
+            let receipt = self.dispatcher.dispatch(Vec::new(), &entries).await?;
+            let known = conversation.dispatched_seq;
+            let done = entries.iter().map(|entry| Done { conversation: conversation.id, seq: entry.message.seq, known }).collect();
+            self.sender.dispatched.note_when_safe(receipt, done);
             count += entries.len();
             told = last;
         }

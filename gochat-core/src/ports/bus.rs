@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 use crate::{
     error::{Code, Error, Result},
@@ -15,7 +16,8 @@ use crate::{
 /// # Contract
 /// - Records of one topic with the same key arrive in the order in which they were accepted.
 /// - `offer` never waits: it accepts all of the records or none (`OVERLOADED`, nothing accepted).
-/// - `publish` waits for room and answers once the bus has the records for good (as far as the bus keeps any).
+/// - `publish` waits for room. Its [`Receipt`] resolves once no crash can lose the records any more: at once on a bus that keeps
+///   them on disk, and with the last commit on a bus that only holds them in memory.
 /// - What a subscription handed out and did not commit is handed out again, to it after
 ///   [`release`](Subscription::release), or to the next subscriber once it is dropped.
 /// - Every queue is bounded.
@@ -24,9 +26,55 @@ pub trait Bus: Port {
     /// Accepts records now or refuses them: the way in for what a client sends.
     fn offer(&self, topic: &Topic, records: Vec<Record>) -> Result<()>;
     /// Hands records over, waiting for room: for what must not be refused any more.
-    async fn publish(&self, topic: &Topic, records: Vec<Record>) -> Result<()>;
+    async fn publish(&self, topic: &Topic, records: Vec<Record>) -> Result<Receipt>;
     /// Takes part in consuming a topic; the subscribers of one group share its partitions.
     async fn subscribe(&self, topic: &Topic, group: &str) -> Result<Arc<dyn Subscription>>;
+}
+
+/// Tells when published records are safe. Whoever marks their cause as done waits for it first.
+#[derive(Debug)]
+#[must_use = "the records may still be lost in a crash"]
+pub struct Receipt(Option<oneshot::Receiver<()>>);
+
+/// The bus's end of a [`Receipt`]. Dropped unfulfilled, it tells the receipt's holder that the records may be lost.
+#[derive(Debug)]
+pub struct Pledge(oneshot::Sender<()>);
+
+impl Receipt {
+    /// For records that are safe already.
+    pub fn kept() -> Self {
+        Receipt(None)
+    }
+
+    /// For records that will be.
+    pub fn pledged() -> (Pledge, Self) {
+        let (pledge, receipt) = oneshot::channel();
+        (Pledge(pledge), Receipt(Some(receipt)))
+    }
+
+    /// Whether the records are safe already.
+    pub fn is_kept(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Waits until the records are safe. Cancel-safe.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE`: the bus ended before they were.
+    pub async fn safe(&mut self) -> Result<()> {
+        let Some(receipt) = &mut self.0 else { return Ok(()) };
+        let outcome = receipt.await;
+        self.0 = None;
+        outcome.map_err(|_| Error::new(Code::Unavailable, "the bus ended before the records were safe"))
+    }
+}
+
+impl Pledge {
+    /// The records are safe.
+    pub fn fulfil(self) {
+        // A holder that did not wait does not need to know.
+        let _ = self.0.send(());
+    }
 }
 
 /// A share of a topic.

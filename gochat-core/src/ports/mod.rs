@@ -18,7 +18,8 @@ pub use api::{
 };
 pub use auth::{Authenticator, Credentials, Identity};
 pub use bus::{
-    Ack, Batch, Bus, Delivery, Downstream, Payload, Position, Record, Refusal, Signal, Stored, Subscription, Target, Task, Topic, Upstream,
+    Ack, Batch, Bus, Delivery, Downstream, Payload, Pledge, Position, Receipt, Record, Refusal, Signal, Stored, Subscription, Target, Task, Topic,
+    Upstream,
 };
 pub use cache::{Cache, CacheKey};
 pub use hook::{Decision, Hook};

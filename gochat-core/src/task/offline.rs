@@ -30,6 +30,8 @@ const PUSH_TICK: Duration = Duration::from_secs(1);
 const PUSH_TRIES: i32 = 5;
 /// Offline users looked up at once.
 const OFFLINE_PAGE: usize = 500;
+/// Jobs in one write: other writes wait for a few milliseconds at most.
+const JOBS_PAGE: usize = 1000;
 
 /// What a push says. The message itself is withheld unless `include_text` says otherwise.
 #[derive(Clone, Debug)]
@@ -60,47 +62,70 @@ impl Offline {
     }
 }
 
+/// A message of a conversation and who was not connected when it was told.
+#[derive(Debug)]
+struct Missed<'a> {
+    seq: Seq,
+    message: MessageId,
+    sender: UserId,
+    users: &'a [UserId],
+}
+
 impl TaskRole {
-    /// Records push jobs for who was not connected and wants to be told.
+    /// Records push jobs for who was not connected and wants to be told. Members and devices are looked up once for all
+    /// messages of a conversation, jobs written many at a time.
     pub(super) async fn record_offline(&self, tasks: impl Iterator<Item = &Task>) -> Result<()> {
-        let at = self.ports.clock.now();
+        let mut conversations: HashMap<ConversationId, Vec<Missed<'_>>> = HashMap::new();
         for task in tasks {
-            let Task::Offline { conversation, seq, message, sender, users } = task else { continue };
+            if let Task::Offline { conversation, seq, message, sender, users } = task {
+                conversations.entry(*conversation).or_default().push(Missed { seq: *seq, message: *message, sender: *sender, users });
+            }
+        }
+        for (conversation, missed) in conversations {
+            let mut users: Vec<UserId> = missed.iter().flat_map(|missed| missed.users).copied().collect();
+            users.sort_unstable();
+            users.dedup();
             for page in users.chunks(OFFLINE_PAGE) {
-                let jobs = self.jobs_for(*conversation, *seq, *message, *sender, page, at).await?;
-                if !jobs.is_empty() && self.ports.store.add_push_jobs(&jobs).await? > 0 {
-                    self.offline.new_jobs.notify_one();
+                let jobs = self.jobs_for(conversation, &missed, page).await?;
+                for jobs in jobs.chunks(JOBS_PAGE) {
+                    if self.ports.store.add_push_jobs(jobs).await? > 0 {
+                        self.offline.new_jobs.notify_one();
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    async fn jobs_for(
-        &self,
-        conversation: ConversationId,
-        seq: Seq,
-        message: MessageId,
-        sender: UserId,
-        users: &[UserId],
-        at: Timestamp,
-    ) -> Result<Vec<NewPushJob>> {
-        let (intervals, devices) = tokio::try_join!(self.ports.store.memberships(conversation, users), self.ports.store.devices_of(users))?;
+    async fn jobs_for(&self, conversation: ConversationId, missed: &[Missed<'_>], page: &[UserId]) -> Result<Vec<NewPushJob>> {
+        let at = self.ports.clock.now();
+        let (intervals, devices) = tokio::try_join!(self.ports.store.memberships(conversation, page), self.ports.store.devices_of(page))?;
+        let members: HashMap<UserId, (Vec<Member>, Vec<DeviceId>)> = page
+            .iter()
+            .zip(intervals.into_iter().zip(devices))
+            .map(|(user, (intervals, devices))| {
+                let signed_in = devices.into_iter().filter(|device| device.signed_in).map(|device| device.id).collect();
+                (*user, (intervals, signed_in))
+            })
+            .collect();
         let mut jobs = Vec::new();
-        for ((user, intervals), devices) in users.iter().zip(&intervals).zip(devices) {
-            if unwanted(intervals, seq).is_some() {
-                continue;
+        for Missed { seq, message, sender, users } in missed {
+            for user in *users {
+                let Some((intervals, devices)) = members.get(user) else { continue };
+                if unwanted(intervals, *seq).is_some() {
+                    continue;
+                }
+                jobs.extend(devices.iter().map(|device| NewPushJob {
+                    id: PushJobId::from(self.ports.ids.uuid()),
+                    user: *user,
+                    device: *device,
+                    conversation,
+                    seq: *seq,
+                    message: *message,
+                    sender: *sender,
+                    at,
+                }));
             }
-            jobs.extend(devices.into_iter().filter(|device| device.signed_in).map(|device| NewPushJob {
-                id: PushJobId::from(self.ports.ids.uuid()),
-                user: *user,
-                device: device.id,
-                conversation,
-                seq,
-                message,
-                sender,
-                at,
-            }));
         }
         Ok(jobs)
     }

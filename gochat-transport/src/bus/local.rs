@@ -2,7 +2,7 @@
 //!
 //! A record stays in its partition until its batch is committed, so what was handed out and not committed is handed out
 //! again. The bus keeps nothing beyond the process: a message that was not acked is sent again by its client, and what
-//! was stored but not dispatched is found by the sweeper.
+//! was stored but not dispatched is found by the sweeper, since a receipt resolves only when the consumer has committed.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use gochat_core::{
     error::{Code, Error, Result},
-    ports::{Batch, Bus, Position, Record, Subscription, Topic},
+    ports::{Batch, Bus, Pledge, Position, Receipt, Record, Subscription, Topic},
 };
 use tokio::sync::Notify;
 
@@ -106,7 +106,7 @@ impl Bus for LocalBus {
         for record in records {
             let partition = queue.partition_of(&record);
             if let Some(guard) = held[partition].as_mut() {
-                guard.records.push_back(record);
+                guard.records.push_back((record, None));
             }
         }
         drop(held);
@@ -114,7 +114,12 @@ impl Bus for LocalBus {
         Ok(())
     }
 
-    async fn publish(&self, topic: &Topic, records: Vec<Record>) -> Result<()> {
+    async fn publish(&self, topic: &Topic, records: Vec<Record>) -> Result<Receipt> {
+        if records.is_empty() {
+            return Ok(Receipt::kept());
+        }
+        let (pledge, receipt) = Receipt::pledged();
+        let pledge = Arc::new(pledge);
         let mut waiting: VecDeque<Record> = records.into();
         while !waiting.is_empty() {
             let queue = self.queue(topic)?;
@@ -126,14 +131,14 @@ impl Bus for LocalBus {
                     waiting.push_front(record);
                     break;
                 }
-                partition.records.push_back(record);
+                partition.records.push_back((record, Some(pledge.clone())));
             }
             queue.ready.notify_one();
             if !waiting.is_empty() {
                 room.await;
             }
         }
-        Ok(())
+        Ok(receipt)
     }
 
     async fn subscribe(&self, topic: &Topic, group: &str) -> Result<Arc<dyn Subscription>> {
@@ -164,7 +169,8 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct Partition {
-    records: VecDeque<Record>,
+    /// What is not committed yet; the last record of a publication to be committed fulfils its pledge.
+    records: VecDeque<(Record, Option<Arc<Pledge>>)>,
     /// Offset of the first record.
     base: u64,
     /// Records of the batch that is handed out, and to whom.
@@ -209,7 +215,7 @@ impl Queue {
             let count = partition.records.len().min(max.max(1));
             partition.out = Some((count, subscriber));
             let position = Position { partition: index as u32, next: partition.base + count as u64 };
-            batch = Some(Batch { position, records: partition.records.iter().take(count).cloned().collect() });
+            batch = Some(Batch { position, records: partition.records.iter().take(count).map(|(record, _)| record.clone()).collect() });
         }
         batch
     }
@@ -222,7 +228,9 @@ impl Queue {
             Some((count, owner)) if owner == subscriber && partition.base + count as u64 == position.next => {
                 partition.out = None;
                 if done {
-                    partition.records.drain(..count);
+                    for pledge in partition.records.drain(..count).filter_map(|(_, pledge)| Arc::into_inner(pledge?)) {
+                        pledge.fulfil();
+                    }
                     partition.base = position.next;
                     self.room.notify_waiters();
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use gochat_core::{
     error::Result,
-    ports::{Bus, Record, Subscription, Topic},
+    ports::{Bus, Receipt, Record, Subscription, Topic},
 };
 
 use super::codec;
@@ -33,7 +33,7 @@ impl<B: Bus> Bus for WireBus<B> {
         self.inner.offer(topic, through_bytes(records)?)
     }
 
-    async fn publish(&self, topic: &Topic, records: Vec<Record>) -> Result<()> {
+    async fn publish(&self, topic: &Topic, records: Vec<Record>) -> Result<Receipt> {
         self.inner.publish(topic, through_bytes(records)?).await
     }
 
