@@ -40,6 +40,7 @@ use super::{
 };
 use append::Prepared;
 use handle::Session;
+use queries::append::Diesel;
 use threads::{Counters, Job, Order, Threads};
 
 /// The connection that the shared query text runs on.
@@ -60,11 +61,21 @@ pub struct SqliteSettings {
     pub cache_kib: u32,
     /// Pages of 4 KiB that the file may have; then writes are refused with `STORAGE_FULL`. 0: as many as the disk holds.
     pub page_count_max: u32,
+    /// Append with the query builder's statements instead of prepared ones: slower, and the measure of their correctness.
+    pub appends_by_query_builder: bool,
 }
 
 impl Default for SqliteSettings {
     fn default() -> Self {
-        SqliteSettings { readers: 2, writes_waiting_max: 4096, reads_waiting_max: 4096, group_units_max: 512, cache_kib: 65_536, page_count_max: 0 }
+        SqliteSettings {
+            readers: 2,
+            writes_waiting_max: 4096,
+            reads_waiting_max: 4096,
+            group_units_max: 512,
+            cache_kib: 65_536,
+            page_count_max: 0,
+            appends_by_query_builder: false,
+        }
     }
 }
 
@@ -73,6 +84,7 @@ impl Default for SqliteSettings {
 #[derive(Clone)]
 pub struct Database {
     threads: Arc<Threads>,
+    appends_by_query_builder: bool,
 }
 
 impl fmt::Debug for Database {
@@ -120,6 +132,7 @@ pub fn open(path: &Path, settings: &SqliteSettings) -> Result<Database> {
     let counters = Arc::new(Counters::default());
     let mut threads = Threads::new(writes, reads, readers.len(), counters.clone());
     let (path, settings) = (path.to_owned(), settings.clone());
+    let appends_by_query_builder = settings.appends_by_query_builder;
     for reader in readers {
         let (queue, path, settings) = (read_queue.clone(), path.clone(), settings.clone());
         threads.spawn("gochat-read", move || threads::read_loop(reader, || open::connect_reader(&path, &settings), &queue))?;
@@ -129,7 +142,7 @@ pub fn open(path: &Path, settings: &SqliteSettings) -> Result<Database> {
         let reopen = || open::connect(&path, &settings, settings.cache_kib);
         threads::group_commit(writer, reopen, &write_queue, settings.group_units_max, &counters);
     })?;
-    Ok(Database { threads: Arc::new(threads) })
+    Ok(Database { threads: Arc::new(threads), appends_by_query_builder })
 }
 
 impl Database {
@@ -201,8 +214,11 @@ impl SpawnBlocking for Inline {
 // ---- what differs from other databases: used by queries/ ----
 
 impl Database {
-    /// Appends with prepared statements.
+    /// Appends with prepared statements, unless the settings say otherwise.
     async fn append(&self, batch: AppendBatch) -> Result<Vec<Result<Appended>>> {
+        if self.appends_by_query_builder {
+            return self.write_in(|session| threads::now(queries::append::append(&mut Diesel(&mut session.conn), batch))).await;
+        }
         self.write_in(|session| threads::now(queries::append::append(&mut Prepared(&mut session.statements), batch))).await
     }
 }

@@ -1,15 +1,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use gochat_core::{
-    ids::{ConversationId, Seq},
+    ids::{ConversationId, MessageId, Seq, UserId},
     limits::APPEND_DRAFTS_MAX,
     model::GroupAction,
     ports::{AppendBatch, Conversations, Messages},
     time::Timestamp,
 };
+use gochat_storage::sqlite::{Database, SqliteSettings};
 use uuid::Uuid;
 
-use crate::support::{code, draft, hash, now, store};
+use crate::support::{code, draft, hash, new_group, new_single, now, store, store_with};
 
 #[tokio::test]
 async fn a_batch_is_answered_in_its_order_and_stored_without_gaps() {
@@ -220,4 +221,61 @@ async fn history_goes_both_ways_and_only_to_members() {
     let log = store.log(group, Seq(3), Seq(6), 2).await.unwrap();
     assert_eq!(log.iter().map(|message| message.seq.0).collect::<Vec<_>>(), [4, 5]);
     assert!(log.iter().all(|message| message.created_at > Timestamp(0)));
+}
+
+/// Prepared statements and the query builder's are two ways to say one thing: the same drafts on both, with repeats, conflicts,
+/// strangers, silenced and former members, bad replies and marks, have the same outcomes and leave the same rows.
+#[tokio::test]
+async fn prepared_appends_do_what_the_query_builder_does() {
+    let fast = store();
+    let slow = store_with(&SqliteSettings { appends_by_query_builder: true, ..SqliteSettings::default() });
+    let [owner, member, left, silenced, stranger] = std::array::from_fn(|_| UserId::from(Uuid::now_v7()));
+    let new = new_group(owner, &[member, left, silenced]);
+    let pair = new_single(owner, member);
+    let (event, other) = (MessageId::from(Uuid::now_v7()), MessageId::from(Uuid::now_v7()));
+    for store in [&fast, &slow] {
+        for user in [owner, member, left, silenced, stranger] {
+            store.user_with(user).await;
+        }
+        store.create_conversation(&new).await.unwrap();
+        store.create_conversation(&pair).await.unwrap();
+        store.manage(new.id, left, &GroupAction::Leave, event, Timestamp(1)).await.unwrap();
+        let silence = GroupAction::Silence { user: silenced, until: Some(Timestamp(i64::MAX)) };
+        store.manage(new.id, owner, &silence, other, Timestamp(1)).await.unwrap();
+    }
+    let mut random = 7_u64;
+    let mut next = move |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let conversations = [new.id, pair.id, ConversationId::from(Uuid::now_v7())];
+    let senders = [owner, member, left, silenced, stranger];
+    let mut sent: Vec<gochat_core::model::Draft> = Vec::new();
+    for _ in 0..40 {
+        let mut drafts = Vec::new();
+        for _ in 0..next(12) {
+            let mut draft = draft(conversations[next(3) as usize], senders[next(5) as usize], &format!("text {}", next(1000)));
+            if next(4) == 0 && !sent.is_empty() {
+                draft = sent[next(sent.len() as u64) as usize].clone();
+                if next(2) == 0 {
+                    draft.payload_hash = hash(1 + next(2) as i32, "another");
+                }
+            } else if next(4) == 0 {
+                draft.reply_to = Some(Seq(next(30) as i64 - 2));
+            }
+            sent.push(draft.clone());
+            drafts.push(draft);
+        }
+        let batch = AppendBatch { drafts, dispatched: vec![(conversations[next(3) as usize], Seq(next(20) as i64))] };
+        let outcomes = async |store: &Database| format!("{:?}", store.append(&batch).await.unwrap());
+        assert_eq!(outcomes(&fast).await, outcomes(&slow).await);
+    }
+    for id in [new.id, pair.id] {
+        let left_behind = async |store: &Database| {
+            let conversation = store.conversations(&[id]).await.unwrap();
+            format!("{conversation:?} {:?}", store.log(id, Seq(0), Seq(i64::MAX), 10_000).await.unwrap())
+        };
+        assert_eq!(left_behind(&fast).await, left_behind(&slow).await);
+    }
+    assert!(fast.conversations(&[new.id]).await.unwrap()[0].as_ref().unwrap().head_seq > Seq(20), "the drafts were hardly any");
 }

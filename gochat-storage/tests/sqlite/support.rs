@@ -43,7 +43,10 @@ impl TestStore {
     }
 
     pub async fn user(&self) -> UserId {
-        let id = UserId::from(Uuid::now_v7());
+        self.user_with(UserId::from(Uuid::now_v7())).await
+    }
+
+    pub async fn user_with(&self, id: UserId) -> UserId {
         let new = NewUser {
             id,
             username: format!("u{}", id.to_string().replace('-', "").split_off(4)),

@@ -43,7 +43,10 @@ impl Session {
     pub fn open(open: impl FnOnce() -> Result<SqliteConnection>) -> Result<Session> {
         static HOOK: Once = Once::new();
         // SAFETY: `note` has the signature that SQLite calls, lives as long as the program and touches nothing but a thread-local.
-        HOOK.call_once(|| drop(unsafe { ffi::sqlite3_auto_extension(Some(note)) }));
+        HOOK.call_once(|| {
+            // It fails only without memory; then no handle is noted, and `open` says so.
+            let _ = unsafe { ffi::sqlite3_auto_extension(Some(note)) };
+        });
         OPENED.set(ptr::null_mut());
         let conn = open()?;
         let db = OPENED.replace(ptr::null_mut());
