@@ -91,6 +91,8 @@ settings! {
     store_cache_mib: u32 = "64", "store.cache_mib";
     /// Threads that read from the store.
     store_readers: usize = "2", "store.readers";
+    /// Copies of users and conversations in memory, in MiB. 0: none.
+    cache_mib: u32 = "16", "cache.mib";
     /// Pages of 4 KiB that the database may have. 0: as many as the disk holds.
     store_pages_max: u32 = "0", "store.pages_max";
     /// `log` or `webhook`.

@@ -25,6 +25,7 @@ use std::{
 use axum::{Json, Router, routing::get};
 use gochat_core::{
     auth::{PasswordSettings, Passwords, PayloadKey, Secret, TokenAuthenticator, TokenSettings, Tokens},
+    cached::CachedStore,
     dispatch::Dispatcher,
     error::{Code, Error, Result},
     fanout::BySize,
@@ -33,7 +34,10 @@ use gochat_core::{
     task::{PushSettings, TaskPorts, TaskRole},
     time::{Clock, IdGenerator},
 };
-use gochat_storage::{local::LocalRoutes, sqlite};
+use gochat_storage::{
+    local::{LocalCache, LocalRoutes},
+    sqlite,
+};
 use gochat_transport::{
     bus::{LocalBus, LocalBusSettings, WireBus},
     gateway::{Gateway, GatewayPorts, GatewaySettings},
@@ -152,7 +156,10 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running> {
             ..sqlite::SqliteSettings::default()
         },
     )?;
-    let store: Arc<dyn Store> = Arc::new(database.clone());
+    let store: Arc<dyn Store> = match u64::from(config.cache_mib) << 20 {
+        0 => Arc::new(database.clone()),
+        bytes => Arc::new(CachedStore::new(Arc::new(database.clone()), Arc::new(LocalCache::new(bytes)))),
+    };
     let local_bus = LocalBus::new(LocalBusSettings { upstream_records_max: config.upstream_records_max, ..LocalBusSettings::default() });
     let bus: Arc<dyn Bus> = if parts.records_as_bytes { Arc::new(WireBus::new(local_bus.clone())) } else { Arc::new(local_bus.clone()) };
     let routes: Arc<dyn Routes> = Arc::new(LocalRoutes::default());

@@ -1,6 +1,6 @@
 //! docs/protocol.md is enough to write a client from: its exchange is played against a real server, its codes are ours.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use gochat_core::error::Code;
 use http::Method;
@@ -23,15 +23,16 @@ struct Actor {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_documented_exchange_happens_as_written() {
     let server = Sandbox::start().await;
-    let mut known: HashMap<String, String> = HashMap::new();
-    let mut actors: HashMap<&str, Actor> = HashMap::new();
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut actors: BTreeMap<&str, Actor> = BTreeMap::new();
     let exchange = PROTOCOL.split("```exchange\n").nth(1).and_then(|rest| rest.split("```").next()).expect("the exchange");
     for line in exchange.lines() {
         let (name, rest) = line.split_once(' ').expect(line);
         let (direction, what) = rest.split_once(' ').expect(line);
         let actor = actors.entry(name).or_default();
         if direction == ">" {
-            let what = known.iter().fold(what.to_owned(), |text, (name, value)| text.replace(&format!("${name}"), value));
+            // Backwards, so that no name is taken for the beginning of a longer one.
+            let what = known.iter().rev().fold(what.to_owned(), |text, (name, value)| text.replace(&format!("${name}"), value));
             assert!(!what.contains('$'), "unknown value in {what}");
             if what.starts_with('{') {
                 if actor.socket.is_none() {
@@ -69,7 +70,7 @@ async fn the_documented_exchange_happens_as_written() {
 }
 
 /// Everything that is expected is there; a `$name` takes its value on first sight.
-fn matches(expected: &Value, got: &Value, known: &mut HashMap<String, String>) -> Result<(), String> {
+fn matches(expected: &Value, got: &Value, known: &mut BTreeMap<String, String>) -> Result<(), String> {
     match (expected, got) {
         (Value::String(name), got) if name.starts_with('$') => {
             let text = got.as_str().map_or_else(|| got.to_string(), str::to_owned);
