@@ -30,6 +30,8 @@ export class Details {
     /** @type {any} */
     this.failed = null;
     this.wanted = "";
+    /** What the page shows, to see whether it must be built again. */
+    this.shown = "";
     this.body = h("div", { class: "details-body" });
     this.memberRows = h("ul", { class: "members", "aria-label": "Members" });
     this.element = h("aside", { class: "details", hidden: true, "aria-label": "Details" });
@@ -107,7 +109,7 @@ export class Details {
   /** @param {Conversation} conversation @param {string} title */
   top(conversation, title) {
     const peer = conversation.peer_id ? this.chat.user(conversation.peer_id) : undefined;
-    const count = `${conversation.member_count} of at most ${conversation.max_members} members`;
+    const count = `${conversation.member_count} member${conversation.member_count === 1 ? "" : "s"} · up to ${conversation.max_members}`;
     return h(
       "section",
       { class: "details-top" },

@@ -9,6 +9,9 @@ import { attempt, busy, confirm, dialog, errorLine, field, toast } from "./overl
  * @typedef {import("../client/types.js").User} User
  */
 
+/** People to pick from who are shown at once. */
+const KNOWN_SHOWN = 5;
+
 /** @param {string} id */
 function open(id) {
   location.hash = `#/c/${id}`;
@@ -75,7 +78,9 @@ function picker(chat, label) {
   const failed = errorLine();
   const chosen = h("ul", { class: "chips", "aria-label": "Chosen" });
   const add = h("button", { class: "button quiet", type: "button" }, "Add");
-  const show = () =>
+  const known = h("div", { class: "known", role: "group", "aria-label": "People you chat with" });
+  const people = knownPeople(chat);
+  const show = () => {
     fill(
       chosen,
       [...picked.values()].map((user) =>
@@ -91,13 +96,24 @@ function picker(chat, label) {
         ),
       ),
     );
+    fill(
+      known,
+      people
+        .filter((user) => !picked.has(user.id))
+        .slice(0, KNOWN_SHOWN)
+        .map((user) => knownPerson(user, () => pick(user))),
+    );
+  };
+  const pick = (/** @type {User} */ user) => {
+    picked.set(user.id, user);
+    show();
+  };
   const run = () =>
     busy(add, failed, async () => {
       const user = await found(chat, input.value);
       if (user.id === chat.me?.id) throw new Error("you are in it already");
-      picked.set(user.id, user);
       input.value = "";
-      show();
+      pick(user);
       input.focus();
     });
   add.onclick = () => void run();
@@ -106,10 +122,7 @@ function picker(chat, label) {
     event.preventDefault();
     void run();
   });
-  const known = knownPeople(chat, (user) => {
-    picked.set(user.id, user);
-    show();
-  });
+  show();
   const element = h("div", { class: "picker" }, h("div", { class: "with-button" }, field(label, input), add), failed, chosen, known);
   return {
     element,
@@ -127,19 +140,18 @@ function picker(chat, label) {
   };
 }
 
-/** People one has a chat with, to pick from. @param {GoChat} chat @param {(user: User) => void} pick */
-function knownPeople(chat, pick) {
-  const people = chat
+/** People one has a chat with. @param {GoChat} chat @returns {User[]} */
+function knownPeople(chat) {
+  return chat
     .list()
     .map(({ peer_id }) => (peer_id ? chat.user(peer_id) : undefined))
-    .filter((user) => user !== undefined)
-    .slice(0, 6);
-  if (!people.length) return null;
-  return h(
-    "div",
-    { class: "known", role: "group", "aria-label": "People you chat with" },
-    people.map((user) => h("button", { class: "known-person", type: "button", title: `Add ${user.display_name}`, onclick: () => pick(user) }, avatar({ id: user.id, label: user.display_name, url: user.avatar_url, size: "small" }), h("span", { dir: "auto" }, user.display_name))),
-  );
+    .filter((user) => user !== undefined);
+}
+
+/** @param {User} user @param {() => void} pick */
+function knownPerson(user, pick) {
+  const face = avatar({ id: user.id, label: user.display_name, url: user.avatar_url, size: "small" });
+  return h("button", { class: "known-person", type: "button", title: `Add ${user.display_name}`, onclick: pick }, face, h("span", { dir: "auto" }, user.display_name));
 }
 
 /** @param {GoChat} chat */

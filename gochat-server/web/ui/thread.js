@@ -2,7 +2,6 @@
 /** One conversation: its log, what is being written, and who is in it. */
 import { avatar, beforePaint, fill, h, hue, icon, iconButton } from "./dom.js";
 import { avatarOf, dateTime, day, dayLabel, eventText, explain, isEmoji, linked, nameOf, size, summary, titleOf } from "./format.js";
-import { newChat, newGroup } from "./dialogs.js";
 import { STATES, stamp } from "./list.js";
 import { attempt, toast } from "./overlay.js";
 
@@ -114,7 +113,7 @@ export class Thread {
     this.grow();
     this.render();
     void this.load(() => this.chat.look(id));
-    if (matchMedia("(pointer: fine)").matches) this.text.focus({ preventScroll: true });
+    if (!touched()) this.text.focus({ preventScroll: true });
   }
 
   /** @param {string | null} id */
@@ -143,14 +142,8 @@ export class Thread {
         "div",
         { class: "empty stage-empty" },
         h("img", { src: "icon.svg", alt: "", width: 72, height: 72 }),
-        h("h2", {}, "Pick a conversation"),
-        h("p", {}, "Or begin a new one."),
-        h(
-          "div",
-          { class: "actions" },
-          h("button", { class: "button", type: "button", onclick: () => newChat(this.chat) }, "New chat"),
-          h("button", { class: "button quiet", type: "button", onclick: () => newGroup(this.chat) }, "New group"),
-        ),
+        h("h2", {}, "Your messages appear here"),
+        h("p", {}, "Pick a conversation, or begin a new one."),
       ),
     );
   }
@@ -271,14 +264,16 @@ export class Thread {
     const me = chat.me?.id ?? "";
     /** @type {Row[]} */
     const rows = [];
-    /** @type {{sender: string, at: number, day: number} | null} */
+    /** @type {{sender: string, at: number} | null} the message that this one may stand together with */
     let before = null;
+    let shownDay = NaN;
     let divided = false;
     const waiting = pending.map((one) => ({ ...one, sender_id: me, seq: Infinity }));
     const all = [...entries.slice(start, end), ...waiting];
     all.forEach((message, at) => {
       const today = day(message.created_at);
-      if (before?.day !== today) {
+      if (shownDay !== today) {
+        shownDay = today;
         rows.push(divider(`day-${message.seq}-${today}`, dayLabel(message.created_at), "day"));
         before = null;
       }
@@ -296,7 +291,7 @@ export class Thread {
       const first = before?.sender !== message.sender_id || message.created_at - before.at > TOGETHER_MS;
       const last = !after || after.kind === "event" || after.sender_id !== message.sender_id || after.created_at - message.created_at > TOGETHER_MS || day(after.created_at) !== today;
       rows.push(this.messageRow(message, { own: message.sender_id === me, first, last, group: conversation.kind === "group" }));
-      before = { sender: message.sender_id, at: message.created_at, day: today };
+      before = { sender: message.sender_id, at: message.created_at };
     });
     return rows;
   }
@@ -594,7 +589,7 @@ export class Thread {
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && matchMedia("(pointer: fine)").matches) {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !touched()) {
       event.preventDefault();
       this.send();
     } else if (event.key === "Escape") {
@@ -679,6 +674,11 @@ function firstFrom(entries, seq) {
     else high = middle;
   }
   return low;
+}
+
+/** Fingers write on a keyboard that covers half the page, and whose Enter makes a new line. */
+function touched() {
+  return matchMedia("(pointer: coarse)").matches;
 }
 
 /** A touch shows a message's tools; a mouse shows them by hovering. @param {Event} event */
