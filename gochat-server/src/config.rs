@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromS
 const PREFIX: &str = "GOCHAT_";
 
 /// Variables with the prefix that are not settings of the server.
-const NOT_SETTINGS: [&str; 2] = ["GOCHAT_CONFIG", "GOCHAT_TEST_CRASHES"];
+const NOT_SETTINGS: [&str; 1] = ["GOCHAT_CONFIG"];
 
 macro_rules! settings {
     ($($(#[doc = $doc:literal])* $field:ident: $kind:ty = $default:literal, $key:literal $(, $secret:ident)?;)*) => {
@@ -69,10 +69,22 @@ settings! {
     sends_per_second: u32 = "200", "limits.sends_per_second";
     /// Sends of one connection at once.
     sends_burst: u32 = "400", "limits.sends_burst";
-    /// Registrations, logins and refreshes of one address per minute, sustained.
+    /// WebSocket connections at once.
+    connections: usize = "200000", "limits.connections";
+    /// HTTP connections at once; further ones wait in the kernel.
+    http_connections: usize = "4096", "limits.http_connections";
+    /// Bytes of a frame and of a message.
+    frame_bytes: usize = "65536", "limits.frame_bytes";
+    /// Bytes of the body of a request.
+    http_body_bytes: usize = "65536", "limits.http_body_bytes";
+    /// Bytes of pushes that wait for a slow connection before it is told to resync.
+    outbox_bytes: usize = "65536", "limits.outbox_bytes";
+    /// Requests of one connection, other than sends, that wait for their answers.
+    requests_in_flight: u32 = "32", "limits.requests_in_flight";
+    /// Registrations of one address per minute, and as many logins, sustained; twice as many refreshes.
     sign_ins_per_minute: u32 = "60", "limits.sign_ins_per_minute";
-    /// Registrations, logins and refreshes of one address at once.
-    sign_ins_burst: u32 = "60", "limits.sign_ins_burst";
+    /// Registrations of one address at once, and as many logins; twice as many refreshes.
+    sign_ins_burst: u32 = "120", "limits.sign_ins_burst";
     /// Life of an access token in seconds.
     access_seconds: u64 = "7200", "tokens.access_seconds";
     /// Life of a refresh token in seconds.

@@ -40,7 +40,10 @@ use gochat_storage::{
 };
 use gochat_transport::{
     bus::{LocalBus, LocalBusSettings, WireBus},
-    gateway::{Gateway, GatewayPorts, GatewaySettings},
+    gateway::{
+        Gateway, GatewayPorts, GatewaySettings,
+        http::{HttpRates, Rate},
+    },
 };
 use http::StatusCode;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -270,11 +273,20 @@ fn public(gateway: &Arc<Gateway>, draining: &Arc<AtomicBool>) -> Router {
 }
 
 fn gateway_settings(config: &Config) -> GatewaySettings {
+    let sign_ins = Rate { per_minute: config.sign_ins_per_minute, burst: config.sign_ins_burst };
+    let refresh = Rate { per_minute: sign_ins.per_minute.saturating_mul(2), burst: sign_ins.burst.saturating_mul(2) };
     let mut settings = GatewaySettings {
         allowed_origins: config.allowed_origins.0.clone(),
         connections_per_address: config.connections_per_address,
         sends_per_second: config.sends_per_second,
         send_burst: config.sends_burst,
+        connections_max: config.connections,
+        http_connections_max: config.http_connections,
+        frame_bytes_max: config.frame_bytes,
+        http_body_bytes_max: config.http_body_bytes,
+        outbox_bytes_max: config.outbox_bytes,
+        requests_in_flight_max: config.requests_in_flight,
+        http_rates: HttpRates { register: sign_ins, login: sign_ins, refresh, ..HttpRates::default() },
         ..GatewaySettings::default()
     };
     if config.gateway_shards > 0 {

@@ -27,7 +27,7 @@ impl Process {
     }
 
     fn start_at(address: SocketAddr, admin: SocketAddr, data: &Path, settings: Vec<(String, String)>) -> Process {
-        let mut child = Command::new(binary())
+        let mut child = gochat()
             .args(["--listen", &address.to_string(), "--data"])
             .arg(data)
             .env("GOCHAT_ADMIN_LISTEN", admin.to_string())
@@ -116,6 +116,15 @@ pub fn free_port() -> SocketAddr {
     }
 }
 
+/// A call of the server binary that sees no setting of ours in its environment.
+pub fn gochat() -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOCHAT_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// The server binary, built from the present sources. The whole workspace is named so that the dependencies are the
 /// ones that the tests were built with.
 pub fn binary() -> &'static Path {
@@ -123,7 +132,7 @@ pub fn binary() -> &'static Path {
     BINARY.get_or_init(|| {
         let release = !cfg!(debug_assertions);
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--workspace", "--bin", "gochat"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
         if release {
             build.arg("--release");
         }
