@@ -3,7 +3,7 @@
 import { addMembers, invitationLink } from "./dialogs.js";
 import { avatar, fill, h, icon, iconButton } from "./dom.js";
 import { avatarOf, dateTime, explain, nameOf, titleOf } from "./format.js";
-import { attempt, busy, confirm, dialog, errorLine, field, menu, toast } from "./overlay.js";
+import { attempt, busy, confirm, copy, dialog, errorLine, field, menu, toast } from "./overlay.js";
 
 /**
  * @typedef {import("../client/index.js").GoChat} GoChat
@@ -345,7 +345,7 @@ export class Details {
         "div",
         { class: "with-button", hidden: true },
         field("Whoever opens this link can join", shown),
-        h("button", { class: "button quiet", type: "button", onclick: () => void attempt(async () => (await navigator.clipboard.writeText(shown.value), toast("Copied."))) }, "Copy"),
+        h("button", { class: "button quiet", type: "button", onclick: () => void attempt(() => copy(shown.value)) }, "Copy"),
       );
       const make = h("button", { class: "button", type: "button", "data-focus": "" }, "New link");
       make.onclick = () =>

@@ -128,7 +128,8 @@ export function avatar({ id, label, url, kind, size = "" }) {
 export function hue(id) {
   let sum = 0;
   for (let at = 0; at < id.length; at++) sum = (sum * 31 + id.charCodeAt(at)) >>> 0;
-  return sum % 8;
+  // The low bits of this sum mix badly.
+  return (sum >>> 16) % 8;
 }
 
 /** @param {string} name */

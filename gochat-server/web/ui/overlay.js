@@ -124,6 +124,13 @@ export function toast(text) {
   setTimeout(() => shown.remove(), 4000);
 }
 
+/** @param {string} text */
+export async function copy(text) {
+  if (!navigator.clipboard) throw new Error("the browser lets a page copy only over https");
+  await navigator.clipboard.writeText(text);
+  toast("Copied.");
+}
+
 /** @param {() => Promise<unknown>} run */
 export async function attempt(run) {
   try {

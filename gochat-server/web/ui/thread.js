@@ -3,7 +3,7 @@
 import { avatar, beforePaint, fill, h, hue, icon, iconButton } from "./dom.js";
 import { avatarOf, dateTime, day, dayLabel, eventText, explain, isEmoji, linked, nameOf, size, summary, titleOf } from "./format.js";
 import { STATES, stamp } from "./list.js";
-import { attempt, toast } from "./overlay.js";
+import { attempt, copy, toast } from "./overlay.js";
 
 /**
  * @typedef {import("../client/index.js").GoChat} GoChat
@@ -27,6 +27,8 @@ const TOGETHER_MS = 5 * 60_000;
 const TEXT_BYTES_MAX = 16 * 1024;
 /** Pages of history that are read in search of a message that was answered. */
 const SEARCH_PAGES = 20;
+/** Pages of history that are read to begin at the first unread message; with more unread ones, reading begins at the end. */
+const UNREAD_PAGES = 4;
 
 const encoder = new TextEncoder();
 
@@ -111,9 +113,24 @@ export class Thread {
     this.showHead(conversation);
     this.showReply();
     this.grow();
+    // The reader's place is found when what is missing has come.
+    void this.load(() => this.open(id));
     this.render();
-    void this.load(() => this.chat.look(id));
     if (!touched()) this.text.focus({ preventScroll: true });
+  }
+
+  /** Reads the newest entries, and up to the first unread one if it is near. @param {string} id */
+  async open(id) {
+    await this.chat.look(id);
+    for (let page = 0; page < UNREAD_PAGES && this.id === id && this.unreadFrom !== null; page++) {
+      const { entries, more } = this.chat.timeline(id);
+      const at = firstFrom(entries, this.unreadFrom + 1);
+      if (at > 0 || !more) {
+        this.low = entries[Math.max(0, Math.min(at, entries.length - ROWS_STEP))]?.seq ?? 0;
+        return;
+      }
+      await this.chat.older(id);
+    }
   }
 
   /** @param {string | null} id */
@@ -165,7 +182,10 @@ export class Thread {
       this.showHead(conversation);
       this.render();
     }
-    if (topics.has("status") && this.chat.status === "online" && this.failed) void this.load(() => this.chat.look(this.id));
+    if (topics.has("status") && this.chat.status === "online" && this.failed && this.id) {
+      const id = this.id;
+      void this.load(() => this.open(id));
+    }
   }
 
   /** @param {Conversation} conversation */
@@ -258,7 +278,7 @@ export class Thread {
   }
 
   /** @param {ReturnType<Thread["slice"]>} slice @returns {Row[]} */
-  compose({ entries, start, end, pending }) {
+  compose({ entries, start, end, more, pending }) {
     const { chat } = this;
     const conversation = /** @type {Conversation} */ (this.conversation);
     const me = chat.me?.id ?? "";
@@ -267,7 +287,7 @@ export class Thread {
     /** @type {{sender: string, at: number} | null} the message that this one may stand together with */
     let before = null;
     let shownDay = NaN;
-    let divided = false;
+    const unread = this.firstUnread(entries, more);
     const waiting = pending.map((one) => ({ ...one, sender_id: me, seq: Infinity }));
     const all = [...entries.slice(start, end), ...waiting];
     all.forEach((message, at) => {
@@ -277,8 +297,7 @@ export class Thread {
         rows.push(divider(`day-${message.seq}-${today}`, dayLabel(message.created_at), "day"));
         before = null;
       }
-      if (!divided && this.unreadFrom !== null && message.seq > this.unreadFrom && message.sender_id !== me && message.kind !== "event") {
-        divided = true;
+      if (message === unread) {
         rows.push(divider("unread", "New messages", "new"));
         before = null;
       }
@@ -294,6 +313,14 @@ export class Thread {
       before = { sender: message.sender_id, at: message.created_at };
     });
     return rows;
+  }
+
+  /** The first message that was unread when the conversation was opened, if what comes before it is known. @param {Message[]} entries @param {boolean} more */
+  firstUnread(entries, more) {
+    if (this.unreadFrom === null) return undefined;
+    const from = firstFrom(entries, this.unreadFrom + 1);
+    if (from === 0 && more) return undefined;
+    return entries.slice(from).find((message) => message.sender_id !== this.chat.me?.id && message.kind !== "event");
   }
 
   /**
@@ -390,17 +417,18 @@ export class Thread {
     this.scroller.scrollTop = this.scroller.scrollHeight;
   }
 
-  /** The first row in view, and where it stands. */
+  /** The first row in view that stays when rows come above it, and where it stands. */
   anchor() {
     const top = this.scroller.getBoundingClientRect().top;
-    for (const node of this.log.children) {
+    for (const node of this.log.querySelectorAll(":scope > :not(.day)")) {
       const box = node.getBoundingClientRect();
-      if (box.bottom > top) return { node, top: box.top };
+      // Its key, not its node: the row may be built again.
+      if (box.bottom > top) return { key: [...this.rows].find(([, row]) => row.node === node)?.[0] ?? "", top: box.top };
     }
     return null;
   }
 
-  /** @param {boolean} filled @param {{node: Element, top: number} | null} anchor */
+  /** @param {boolean} filled @param {{key: string, top: number} | null} anchor */
   place(filled, anchor) {
     if (!this.placed) {
       if (!filled) return;
@@ -414,8 +442,9 @@ export class Thread {
       }
     } else if (this.follow) {
       this.stick();
-    } else if (anchor?.node.isConnected) {
-      this.scroller.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top;
+    } else if (anchor) {
+      const node = this.rows.get(anchor.key)?.node;
+      if (node) this.scroller.scrollTop += node.getBoundingClientRect().top - anchor.top;
     }
     this.showJump();
   }
@@ -446,11 +475,7 @@ export class Thread {
       }
       const id = this.id;
       if (more && !this.loading && !this.failed) {
-        return void this.load(async () => {
-          await this.chat.older(id);
-          const first = this.chat.timeline(id).entries[0];
-          if (first && this.id === id) this.low = Math.max(first.seq, this.lowAfter(ROWS_STEP));
-        });
+        return void this.load(() => this.chat.older(id));
       }
     }
     if (this.high !== Infinity && this.fromEnd < NEAR_PX) {
@@ -459,13 +484,6 @@ export class Thread {
       if (to - start > ROWS_MAX) this.low = entries[to - ROWS_MAX].seq;
       this.render();
     }
-  }
-
-  /** The seq of the entry so many rows above the first one. @param {number} rows */
-  lowAfter(rows) {
-    const { entries } = this.chat.timeline(this.id ?? "");
-    const start = this.low ? firstFrom(entries, this.low) : entries.length;
-    return entries[Math.max(0, start - rows)]?.seq ?? 0;
   }
 
   showJump() {
@@ -688,12 +706,6 @@ function touchTools(event) {
   const shown = node.classList.contains("touched");
   for (const other of node.parentElement?.querySelectorAll(".touched") ?? []) other.classList.remove("touched");
   node.classList.toggle("touched", !shown);
-}
-
-/** @param {string} text */
-async function copy(text) {
-  await navigator.clipboard.writeText(text);
-  toast("Copied.");
 }
 
 function ghosts() {
