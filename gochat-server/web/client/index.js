@@ -261,7 +261,7 @@ export class GoChat {
     }
     for (const user of users) if (!this.users.has(user.id)) this.users.set(user.id, user);
     for (const draft of drafts) this.drafts.set(draft.id, draft.text);
-    outbox.sort((a, b) => a.created_at - b.created_at || (a.client_msg_id < b.client_msg_id ? -1 : 1));
+    outbox.sort((a, b) => (a.client_msg_id < b.client_msg_id ? -1 : 1));
     this.outbox.restore(outbox);
     this.touch("list", "users");
   }
