@@ -1,5 +1,7 @@
 //! The command line of GoChat.
 
+mod admin_client;
+mod bench;
 mod users;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -38,6 +40,8 @@ enum Command {
     Serve,
     /// Print the effective settings and where each came from.
     Config,
+    /// Measure a server with a load that speaks the real protocol.
+    Bench(bench::Arguments),
     /// Look at and change accounts.
     User {
         #[command(subcommand)]
@@ -66,7 +70,9 @@ fn say(text: &str) {
     println!("{text}");
 }
 
-type Outcome = Result<(), Box<dyn std::error::Error>>;
+/// Why a command failed.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+type Outcome = Result<(), Fault>;
 
 fn run(arguments: Arguments) -> Outcome {
     let config = Config::load(&sources(&arguments))?;
@@ -81,6 +87,7 @@ fn run(arguments: Arguments) -> Outcome {
             say(config.describe().trim_end());
             Ok(())
         }
+        Some(Command::Bench(arguments)) => runtime.block_on(bench::run(arguments, config.data)),
         Some(Command::User { command }) => runtime.block_on(users::run(&config, command)),
     }
 }

@@ -1,17 +1,12 @@
 //! `gochat user …`: asks the admin listener of the server that runs on the data folder.
 
-use std::{net::SocketAddr, path::Path};
-
-use bytes::Bytes;
 use clap::Subcommand;
 use gochat_server::config::Config;
-use http::{Method, Request, header};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use http::Method;
+use serde_json::json;
+use tokio::io::AsyncReadExt;
 
-use crate::{Outcome, say};
+use crate::{Outcome, admin_client::Admin, say};
 
 /// What can be done to accounts.
 #[derive(Debug, Subcommand)]
@@ -53,8 +48,8 @@ pub async fn run(config: &Config, command: UserCommand) -> Outcome {
                 }
             }
         }
-        UserCommand::Disable { username } => admin.set_status(&username, "disabled").await,
-        UserCommand::Enable { username } => admin.set_status(&username, "active").await,
+        UserCommand::Disable { username } => set_status(&admin, &username, "disabled").await,
+        UserCommand::Enable { username } => set_status(&admin, &username, "active").await,
         UserCommand::ResetPassword { username } => {
             let mut password = String::new();
             tokio::io::stdin().read_to_string(&mut password).await?;
@@ -64,44 +59,6 @@ pub async fn run(config: &Config, command: UserCommand) -> Outcome {
     }
 }
 
-struct Admin {
-    address: SocketAddr,
-    token: String,
-}
-
-impl Admin {
-    fn of(data: &Path) -> Result<Admin, Box<dyn std::error::Error>> {
-        let read = |name: &str| {
-            std::fs::read_to_string(data.join(name))
-                .map_err(|error| format!("no server with an admin listener runs on {} ({name}: {error})", data.display()))
-        };
-        Ok(Admin { address: read("admin-address")?.trim().parse()?, token: read("admin-token")?.trim().to_owned() })
-    }
-
-    async fn set_status(&self, username: &str, status: &str) -> Outcome {
-        self.ask(Method::POST, &format!("/admin/users/{username}/status"), Some(json!({"status": status}))).await.map(|_| ())
-    }
-
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Box<dyn std::error::Error>> {
-        let stream =
-            TcpStream::connect(self.address).await.map_err(|error| format!("the admin listener {} does not answer: {error}", self.address))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, self.address.to_string())
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.map(|body| body.to_string()).unwrap_or_default())))?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await?.to_bytes();
-        let body: Value = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? };
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(format!("{}: {}", body["code"].as_str().unwrap_or("error"), body["detail"].as_str().unwrap_or_default()).into())
-        }
-    }
+async fn set_status(admin: &Admin, username: &str, status: &str) -> Outcome {
+    admin.ask(Method::POST, &format!("/admin/users/{username}/status"), Some(json!({"status": status}))).await.map(|_| ())
 }

@@ -170,12 +170,6 @@ impl Connection {
         }
     }
 
-    /// Writes one frame that answers a request.
-    pub(super) fn answer(self: &Arc<Self>, frame: &ServerFrame<'_>) {
-        self.send(&[Chunk { bytes: self.codec.frame(frame), push: false }]);
-        self.shard.shared.counters.frames_out.one();
-    }
-
     /// Whether so many bytes of answers still fit behind what waits.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         self.lock().slow.as_ref().is_none_or(|slow| slow.answers + bytes <= self.shard.shared.settings.answers_bytes_max)

@@ -18,7 +18,6 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// Close codes that the server sends.
 pub(super) mod close {
-    pub const NORMAL: u16 = 1000;
     pub const PROTOCOL: u16 = 1002;
     pub const UNSUPPORTED: u16 = 1003;
     pub const NOT_UTF8: u16 = 1007;
