@@ -44,7 +44,7 @@ pub async fn history(target: &Target, arguments: &Arguments) -> Result<Figures, 
     let end = began + Duration::from_secs_f64(arguments.seconds);
     while Instant::now() < end {
         let mut refused = None;
-        pool.turn(Duration::from_millis(100), |outbox, who, payload, at| match wire::read(payload) {
+        pool.turn(Duration::from_millis(100), |outbox, who, payload, at| match wire::Form::Json.read(payload) {
             Told::Answer { id: 2 } => {
                 pages += 1;
                 latencies.add(at.duration_since(asked[who]));

@@ -267,7 +267,7 @@ impl Talk {
 
     fn seen(&mut self, outbox: &mut Outbox, who: usize, payload: &[u8], at: Instant, go_on: bool) {
         let at = at.duration_since(self.epoch);
-        match wire::read(payload) {
+        match wire::Form::Json.read(payload) {
             Told::Message { stamp, .. } => {
                 if let Some(measured) = &mut self.measured {
                     measured.deliveries += 1;
@@ -298,7 +298,7 @@ impl Talk {
                     self.next(outbox, index, go_on);
                 }
             }
-            Told::Error { id: Some(id), code } => {
+            Told::Error { id, code } if id > 0 => {
                 let (Some(index), number) = (self.sender_of[who], id as u32 - 1) else { return };
                 self.senders[index].unacked.remove(&number);
                 if let Some(ledger) = &mut self.ledger {

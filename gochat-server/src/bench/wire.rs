@@ -135,7 +135,7 @@ pub struct Frame<'a> {
 /// The first frame in `bytes` and the length of it, if it is whole.
 pub fn first(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     let (&[head, short], rest) = bytes.split_first_chunk::<2>()?;
-    let (length, header) = match short & 0x7f {
+    let (length, header): (usize, usize) = match short & 0x7f {
         126 => (usize::from(u16::from_be_bytes(*rest.first_chunk()?)), 4),
         127 => (usize::try_from(u64::from_be_bytes(*rest.first_chunk()?)).ok()?, 10),
         short => (usize::from(short), 2),
