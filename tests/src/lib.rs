@@ -8,6 +8,8 @@ pub mod process;
 pub mod sandbox;
 
 #[cfg(test)]
+mod browser;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod flows;

@@ -112,6 +112,7 @@ export class Thread {
     fill(this.element, this.head, this.body, this.notice, this.form, this.spoken);
     this.showHead(conversation);
     this.showReply();
+    this.text.value = this.chat.draft(id);
     this.grow();
     // The reader's place is found when what is missing has come.
     void this.load(() => this.open(id));
@@ -148,7 +149,6 @@ export class Thread {
     this.rows.clear();
     fill(this.log);
     fill(this.spoken);
-    this.text.value = id ? this.chat.draft(id) : "";
   }
 
   showNothing() {

@@ -1,0 +1,128 @@
+//! Several people, each in a browser of their own, at a server that runs as a process.
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{Driver, page::Page};
+use crate::{client::User, process::Process};
+
+/// Cheap passwords: three registrations are not what is tested here.
+fn server(folder: &TempDir) -> Process {
+    Process::start(folder.path(), &[("GOCHAT_PASSWORDS_ITERATIONS", "1000")])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_register_and_chat_both_ways_and_a_reload_keeps_all() {
+    let (folder, driver) = (tempfile::tempdir().unwrap(), Driver::start());
+    let server = server(&folder);
+    let (ana, bo) = (Page::open(&driver, server.address).await, Page::open(&driver, server.address).await);
+    ana.register("ana", "Ana Lovelace").await;
+    bo.register("bo", "Bo Turing").await;
+
+    ana.start_chat("bo").await;
+    ana.say("Hello Bo").await;
+    ana.until_state("Hello Bo", "delivered").await;
+    bo.until_unread("Ana Lovelace", 1).await;
+    bo.open_conversation("Ana Lovelace").await;
+    bo.until_messages(&["Hello Bo"]).await;
+    bo.until_unread("Ana Lovelace", 0).await;
+    ana.until_state("Hello Bo", "read").await;
+
+    // Text stays text.
+    bo.say("<b>Hello</b> <img src=x onerror=alert(1)> Ana & all").await;
+    ana.until_messages(&["Hello Bo", "<b>Hello</b> <img src=x onerror=alert(1)> Ana & all"]).await;
+    bo.write("not sent ye").await;
+
+    for page in [&ana, &bo] {
+        page.reload().await;
+        page.until_messages(&["Hello Bo", "<b>Hello</b> <img src=x onerror=alert(1)> Ana & all"]).await;
+        page.until_banner(false).await;
+    }
+    assert_eq!(bo.value("#message").await, "not sent ye");
+    for page in [&ana, &bo] {
+        assert_eq!(page.complaints().await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_people_chat_in_a_group() {
+    let (folder, driver) = (tempfile::tempdir().unwrap(), Driver::start());
+    let server = server(&folder);
+    let mut pages = Vec::new();
+    for (username, name) in [("ana", "Ana Lovelace"), ("bo", "Bo Turing"), ("cy", "Cy Hopper")] {
+        let page = Page::open(&driver, server.address).await;
+        page.register(username, name).await;
+        pages.push(page);
+    }
+    let [ana, bo, cy] = &pages[..] else { unreachable!("three pages") };
+
+    ana.create_group("Lunch", &["bo", "cy"]).await;
+    ana.say("Where shall we go?").await;
+    bo.open_conversation("Lunch").await;
+    bo.until_messages(&["Where shall we go?"]).await;
+    bo.say("Somewhere with a garden").await;
+    cy.until_unread("Lunch", 2).await;
+    cy.open_conversation("Lunch").await;
+    cy.say("I am in").await;
+    for page in [ana, bo, cy] {
+        page.until_messages(&["Where shall we go?", "Somewhere with a garden", "I am in"]).await;
+    }
+
+    // The owner makes an admin; everybody is told.
+    ana.click("#open-details").await;
+    ana.click("[data-user='bo'] .icon-button").await;
+    ana.click_text(".menu-item", "Make an admin").await;
+    let told = "return [...document.querySelectorAll('.divider.event')].some((one) => one.textContent === arguments[0])";
+    cy.until("the event", told, vec![json!("Ana Lovelace made Bo Turing an admin")]).await;
+    ana.until("the role", "return document.querySelector(\"[data-user='bo'] .role\")?.textContent === 'Admin'", vec![]).await;
+
+    for page in [ana, bo, cy] {
+        assert_eq!(page.complaints().await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_written_while_the_server_was_dead_go_out_once_and_a_draft_stays() {
+    let (folder, driver) = (tempfile::tempdir().unwrap(), Driver::start());
+    let mut server = server(&folder);
+    let (ana, bo) = (Page::open(&driver, server.address).await, Page::open(&driver, server.address).await);
+    ana.register("ana", "Ana Lovelace").await;
+    bo.register("bo", "Bo Turing").await;
+    ana.start_chat("bo").await;
+    ana.say("before").await;
+    bo.open_conversation("Ana Lovelace").await;
+    ana.until_state("before", "read").await;
+
+    server.kill();
+    ana.until_banner(true).await;
+    ana.say("one").await;
+    ana.say("two").await;
+    ana.until_state("two", "sending").await;
+    ana.write("a draft").await;
+    bo.say("from the other side").await;
+
+    let server = server.kill_and_restart();
+    ana.until_state("two", "read").await;
+    ana.until_banner(false).await;
+    for page in [&ana, &bo] {
+        page.until("all four", "return document.querySelectorAll('.message .text').length === 4", vec![]).await;
+        let mut shown = page.messages().await;
+        assert_eq!(shown.iter().filter(|text| *text != "from the other side").collect::<Vec<_>>(), ["before", "one", "two"]);
+        shown.sort();
+        assert_eq!(shown, ["before", "from the other side", "one", "two"]);
+    }
+    assert_eq!(ana.value("#message").await, "a draft");
+
+    // What the server holds is what was written, each once, under seqs without a gap.
+    let reader = User::login(server.address, "bo", crate::client::PASSWORD).await;
+    let conversation = ana.run("return document.querySelector('#thread').dataset.conversation", vec![]).await;
+    let stored = reader.read_all(conversation.as_str().unwrap()).await;
+    let mut texts: Vec<&str> = stored.iter().filter_map(|message| message["text"].as_str()).collect();
+    texts.sort_unstable();
+    assert_eq!(texts, ["before", "from the other side", "one", "two"]);
+    assert_eq!(stored.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+
+    ana.reload().await;
+    ana.until("all four", "return document.querySelectorAll('.message .text').length === 4", vec![]).await;
+    assert_eq!(ana.value("#message").await, "a draft");
+}
