@@ -8,9 +8,13 @@ pub mod process;
 pub mod sandbox;
 
 #[cfg(test)]
+mod backends;
+#[cfg(test)]
 mod browser;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod docs;
 #[cfg(test)]
 mod flows;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::{any::Any, fmt, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 
+pub mod bus;
 pub mod cache;
 pub mod routes;
 pub mod store;

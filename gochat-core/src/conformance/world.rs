@@ -19,7 +19,7 @@ use crate::{
         Body, Caller, Conversation, ConversationKind, Draft, Event, GroupAction, JoinMode, Member, Message, MessageKind, NewConversation, NewSession,
         NewUser, PayloadHash, Role,
     },
-    ports::{AppendBatch, Appended, Changed, Conversations, Devices, Messages, Store, Users},
+    ports::{AppendBatch, Appended, Changed, Store},
     time::Timestamp,
 };
 

@@ -5,7 +5,7 @@ use crate::{
     error::Code,
     ids::DeviceId,
     model::{Credential, NewUser, ProfileChange, Rotation, UserStatus},
-    ports::{Devices, Store, Users},
+    ports::Store,
 };
 
 /// A second account with the name or the external id of another one is refused and leaves nothing.

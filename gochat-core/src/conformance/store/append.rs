@@ -11,7 +11,7 @@ use crate::{
     ids::{ConversationId, Seq, UserId},
     limits::APPEND_DRAFTS_MAX,
     model::{Draft, GroupAction},
-    ports::{AppendBatch, Appended, Messages, Store},
+    ports::{AppendBatch, Appended, Store},
 };
 
 /// Each conversation counts for itself, in the order of its drafts, and a message comes back as it was stored (I2, I5).

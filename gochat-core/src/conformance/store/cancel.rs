@@ -13,7 +13,7 @@ use crate::{
     conformance::world::{World, again, draft, event, new_group, now},
     ids::{MessageId, Seq},
     model::{Draft, Event, GroupAction, NewConversation},
-    ports::{Conversations, Messages, Store},
+    ports::Store,
 };
 
 /// Polls of a write before it is dropped: more than any store needs from the call to its answer in these cases.

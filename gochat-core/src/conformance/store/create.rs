@@ -7,7 +7,7 @@ use crate::{
     error::Code,
     ids::Seq,
     model::{ConversationKind, Event, IdempotencyKey, JoinMode, NewConversation, Role, UserStatus},
-    ports::{Conversations, Messages, Store, Users},
+    ports::Store,
 };
 
 /// Row, members and first entry are there together; a create that is refused leaves none of them (I13).

@@ -9,7 +9,7 @@ use crate::{
     error::Code,
     ids::{ConversationId, MessageId, Seq, UserId},
     model::{Event, GroupAction, JoinMode, NewConversation, Role, UserStatus},
-    ports::{Conversations, Messages, Store, Users},
+    ports::Store,
 };
 
 const NO_EDIT: GroupAction = GroupAction::Edit { name: None, description: None, avatar_url: None, max_members: None, join_mode: None };

@@ -7,7 +7,7 @@ use crate::{
     error::Code,
     ids::{ConversationId, Seq, UserId},
     model::{Draft, GroupAction},
-    ports::{Conversations, Store},
+    ports::Store,
     time::Timestamp,
 };
 

@@ -8,7 +8,7 @@ use crate::{
     ids::{ConversationId, Seq, UserId},
     limits::UNREAD_MAX,
     model::{GroupAction, Mark},
-    ports::{Conversations, Messages, Store},
+    ports::Store,
 };
 
 fn mark(conversation: ConversationId, user: UserId, read: i64, delivered: i64) -> Mark {

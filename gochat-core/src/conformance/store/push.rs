@@ -7,7 +7,7 @@ use crate::{
     conformance::world::{HOUR, World, new_group, now},
     ids::{DeviceId, MessageId, PushJobId, Seq, UserId},
     model::{NewPushJob, PushJob, PushOutcome},
-    ports::{PushJobs, Store},
+    ports::Store,
     time::Timestamp,
 };
 

@@ -5,7 +5,7 @@ use crate::{
     error::Code,
     ids::{ConversationId, Seq, UserId},
     model::GroupAction,
-    ports::{Conversations, Messages, Store},
+    ports::Store,
 };
 
 /// A log of ten entries that a guest saw parts of: 1 created · 2 · 3 guest joins · 4 · 5 guest removed · 6 · 7 guest joins ·

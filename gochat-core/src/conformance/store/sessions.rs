@@ -9,7 +9,7 @@ use crate::{
     ids::DeviceId,
     limits::DEVICES_MAX,
     model::{Caller, LoginAttempt, LoginOutcome, NewSession, Refreshed, Rotation},
-    ports::{Devices, Store},
+    ports::Store,
     time::Timestamp,
 };
 

@@ -1,0 +1,75 @@
+//! Every backend and decorator that we ship keeps the contract of its port: the public suites, on the real things.
+
+use std::sync::Arc;
+
+use gochat_core::{
+    cached::CachedStore,
+    conformance::{self, bus, cache, routes, store},
+    ports::{Bus, Cache, Routes, Store},
+};
+use gochat_storage::{
+    local::{LocalCache, LocalRoutes},
+    sqlite::{self, Database, SqliteSettings},
+};
+use gochat_transport::bus::{LocalBus, LocalBusSettings, WireBus};
+use tempfile::TempDir;
+
+fn database(settings: &SqliteSettings) -> (Arc<Database>, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let database = sqlite::open(&folder.path().join("gochat.db"), settings).unwrap();
+    (Arc::new(database), folder)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_keeps_the_contract_of_the_store() {
+    let (database, _folder) = database(&SqliteSettings::default());
+    conformance::run_all::<dyn Store>(store::CASES, database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_with_the_query_builders_appends_keeps_the_contract_of_the_store() {
+    let (database, _folder) = database(&SqliteSettings { appends_by_query_builder: true, ..SqliteSettings::default() });
+    conformance::run_all::<dyn Store>(store::CASES, database).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_in_front_changes_nothing_in_the_contract_of_the_store() {
+    let (database, _folder) = database(&SqliteSettings::default());
+    let cached = CachedStore::new(database, Arc::new(LocalCache::new(16 << 20)));
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(cached)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_that_forgets_at_once_changes_nothing_in_the_contract_of_the_store() {
+    let (database, _folder) = database(&SqliteSettings::default());
+    let cached = CachedStore::new(database, Arc::new(LocalCache::new(1)));
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(cached)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_local_cache_keeps_the_contract_of_the_cache() {
+    conformance::run_all::<dyn Cache>(cache::CASES, Arc::new(LocalCache::new(16 << 20))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_local_routes_keep_the_contract_of_the_routes() {
+    conformance::run_all::<dyn Routes>(routes::CASES, Arc::new(LocalRoutes::default())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_local_bus_keeps_the_contract_of_the_bus() {
+    conformance::run_all::<dyn Bus>(bus::CASES, Arc::new(LocalBus::new(LocalBusSettings::default()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_local_bus_with_one_small_partition_keeps_the_contract_of_the_bus() {
+    // Room for what the cases offer without waiting, and for nothing more.
+    let settings = LocalBusSettings { partitions: 1, upstream_records_max: 4_096, records_max: 64 };
+    conformance::run_all::<dyn Bus>(bus::CASES, Arc::new(LocalBus::new(settings))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_pass_through_their_bytes_keep_the_contract_of_the_bus() {
+    let bus = WireBus::new(LocalBus::new(LocalBusSettings::default()));
+    conformance::run_all::<dyn Bus>(bus::CASES, Arc::new(bus)).await;
+}
