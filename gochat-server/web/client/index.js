@@ -381,7 +381,7 @@ export class GoChat {
     const { type: _, ...message } = frame;
     const id = message.conversation_id;
     const conversation = this.conversations.get(id);
-    if (!conversation) return void this.readView(id);
+    if (!conversation) return this.onceKnown(id, () => this.onMessage(message));
     const log = this.log(id, message.seq - 1);
     const added = log.take(message);
     this.note(conversation, log, added);
@@ -389,10 +389,19 @@ export class GoChat {
     if (log.missing) this.later(`gap:${id}`, GAP_MS, () => log.missing && void this.pull([id]).catch(() => {}));
   }
 
+  /**
+   * Reads a conversation that is not known, then does what came too early: the answer may be older than it.
+   * @param {string} id @param {() => void} work
+   */
+  onceKnown(id, work) {
+    void this.readView(id).then(() => this.conversations.has(id) && work());
+  }
+
   /** @param {{conversation_id: string, user_id: string, read_seq: number, delivered_seq: number}} frame */
-  onMarks({ conversation_id, user_id, read_seq, delivered_seq }) {
+  onMarks(frame) {
+    const { conversation_id, user_id, read_seq, delivered_seq } = frame;
     const conversation = this.conversations.get(conversation_id);
-    if (!conversation) return;
+    if (!conversation) return this.onceKnown(conversation_id, () => this.onMarks(frame));
     if (user_id === this.me?.id) {
       conversation.delivered_seq = Math.max(conversation.delivered_seq, delivered_seq);
       if (read_seq > conversation.read_seq) this.countUnread(conversation, read_seq);

@@ -29,8 +29,8 @@ const conversation = (head, more = {}) => ({
   ...more,
 });
 
-/** A signed-in client; `answer` answers its requests. */
-async function made(t, { store = memoryStore(), answer }) {
+/** A signed-in client; `answer` answers its frames, `http` what it asks for below `/api/v1`. */
+async function made(t, { store = memoryStore(), answer, http = async () => ({ items: [] }) }) {
   const time = fakeTime(t);
   const sessions = memorySessions();
   sessions.save({ user: ana, device_id: "d", refresh_token: "r" });
@@ -41,7 +41,10 @@ async function made(t, { store = memoryStore(), answer }) {
     url: "http://chat.test/",
     sessions,
     openStore: async () => store,
-    fetch: async () => new Response(JSON.stringify({ items: [] })),
+    fetch: async (url) => {
+      const session = { access_token: "a", expires_in: 7_200, refresh_token: "r", user: ana, device_id: "d" };
+      return new Response(JSON.stringify(url.endsWith("/auth/refresh") ? session : await http(url)));
+    },
     connect: (_, given) => {
       options = given;
       return {
@@ -175,4 +178,26 @@ test("the state of an own message follows the marks of the other", async (t) => 
   assert.equal(client.chat.stateOf(own), "read");
   client.say({ type: "marks", conversation_id: "c", user_id: "bo", read_seq: 0, delivered_seq: 0 });
   assert.equal(client.chat.stateOf(own), "read");
+});
+
+test("what comes while a new conversation is read is not lost", async (t) => {
+  let answer;
+  const client = await made(t, {
+    answer: (frame) => {
+      if (frame.type === "list") return { items: [], next_cursor: null };
+      if (frame.type === "sync") return { conversations: [{ id: "c", head_seq: 3, messages: [entry(3)].filter(({ seq }) => seq > frame.have.c), more: false }] };
+    },
+    http: (url) => (url.endsWith("/conversations/c") ? new Promise((resolve) => (answer = resolve)) : { items: [] }),
+  });
+  await client.go("online");
+  client.say({ type: "message", ...entry(2) });
+  client.say({ type: "message", ...entry(3) });
+  client.say({ type: "marks", conversation_id: "c", user_id: "ana", read_seq: 3, delivered_seq: 3 });
+  await settled();
+  // Read before the third entry and the mark came.
+  answer(conversation(2, { read_seq: 1, unread: 1 }));
+  await settled();
+  await settled();
+  assert.deepEqual(client.shown, [2, 3]);
+  assert.equal(client.chat.conversations.get("c").unread, 0);
 });

@@ -167,10 +167,11 @@ export class Thread {
 
   showUnknown() {
     const back = h("a", { class: "icon-button back", href: "#", "aria-label": "Back to the conversations" }, icon("back"));
-    const content = this.chat.synced
+    const ended = this.chat.synced;
+    const content = ended
       ? h("div", { class: "empty stage-empty" }, h("h2", {}, "This conversation is not here"), h("p", {}, "It does not exist, or you are not a member of it."), h("a", { class: "button quiet", href: "#" }, "Back to the conversations"))
       : ghosts();
-    fill(this.element, h("header", { class: "thread-head" }, back), h("div", { class: "thread-body" }, content));
+    fill(this.element, h("header", { class: "thread-head" }, back, ended ? null : [h("span", { class: "ghost circle small" }), h("span", { class: "ghost line" })]), h("div", { class: "thread-body" }, content));
   }
 
   /** @param {Set<string>} topics */
@@ -373,8 +374,12 @@ export class Thread {
           "div",
           { class: "not-sent", role: "alert" },
           h("span", {}, `Not sent. ${explain(failure)}`),
-          h("button", { class: "text-button", type: "button", onclick: () => chat.outbox.retry(message.client_msg_id) }, "Try again"),
-          h("button", { class: "text-button", type: "button", onclick: () => chat.outbox.discard(message.client_msg_id) }, "Delete"),
+          h(
+            "span",
+            { class: "not-sent-actions" },
+            h("button", { class: "text-button", type: "button", onclick: () => chat.outbox.retry(message.client_msg_id) }, "Try again"),
+            h("button", { class: "text-button", type: "button", onclick: () => chat.outbox.discard(message.client_msg_id) }, "Delete"),
+          ),
         )
       : null;
     return h(

@@ -40,7 +40,7 @@ impl Page {
     /// Opens the chat of the server at `address` in a new browser.
     pub async fn open(driver: &Driver, address: SocketAddr) -> Page {
         let capabilities = json!({
-            "goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1440,900", "--lang=en-GB"]},
+            "goog:chromeOptions": {"args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1440,900"]},
             "goog:loggingPrefs": {"browser": "ALL"},
         });
         let client = ClientBuilder::new(HttpConnector::new())
@@ -184,6 +184,7 @@ impl Page {
         let phone = width < 720;
         self.devtools("Emulation.setDeviceMetricsOverride", json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone})).await;
         self.devtools("Emulation.setTouchEmulationEnabled", json!({"enabled": phone})).await;
+        self.devtools("Emulation.setScrollbarsHidden", json!({"hidden": phone})).await;
         let scheme = if dark { "dark" } else { "light" };
         self.devtools("Emulation.setEmulatedMedia", json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]})).await;
     }
