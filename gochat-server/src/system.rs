@@ -1,4 +1,4 @@
-//! The system's time and randomness.
+//! The system's time, randomness and scheduling.
 
 use std::time::SystemTime;
 
@@ -28,5 +28,14 @@ impl IdGenerator for SystemIds {
 
     fn random(&self, bytes: &mut [u8]) {
         rand::rng().fill(bytes);
+    }
+}
+
+/// Lets the calling thread run when no other wants to: hashing a password takes tens of milliseconds of a core, a message a few
+/// microseconds. Linux keeps this number for each thread (setpriority(2)); elsewhere, or where it is refused, nothing changes.
+pub fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 19) {
+        tracing::debug!(%error, "the priority of a thread stays as it is");
     }
 }

@@ -54,7 +54,7 @@ use crate::{
     metrics::Metrics,
     push::{LogPush, WebhookPush},
     secrets,
-    system::{SystemClock, SystemIds},
+    system::{self, SystemClock, SystemIds},
     web,
 };
 
@@ -173,7 +173,8 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running> {
         TokenSettings { access_seconds: config.access_seconds, refresh_seconds: config.refresh_seconds, ..TokenSettings::default() },
         &[secrets.token_seed],
     )?);
-    let mut password_settings = PasswordSettings { iterations: config.password_iterations, ..PasswordSettings::default() };
+    let mut password_settings =
+        PasswordSettings { iterations: config.password_iterations, thread_start: system::give_way, ..PasswordSettings::default() };
     if config.password_workers > 0 {
         password_settings.workers = config.password_workers;
     }

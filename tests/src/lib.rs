@@ -8,6 +8,8 @@ pub mod process;
 pub mod sandbox;
 
 #[cfg(test)]
+mod architecture;
+#[cfg(test)]
 mod backends;
 #[cfg(test)]
 mod browser;

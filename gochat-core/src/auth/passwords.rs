@@ -7,16 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hmac::{Hmac, KeyInit, Mac};
 use pbkdf2::{
     Algorithm, Params, Pbkdf2,
-    password_hash::{CustomizedPasswordHasher, PasswordVerifier, phc::PasswordHash},
+    password_hash::{
+        PasswordVerifier,
+        phc::{Output, PasswordHash, Salt},
+    },
 };
+use sha2::Sha256;
 use tokio::sync::oneshot;
 
 use crate::{
     error::{Code, Error, Result},
     time::IdGenerator,
 };
+
+/// Iterations after which a hashing thread lets others run: about 100 µs.
+const YIELD_EVERY: u32 = 1000;
 
 /// How passwords are hashed.
 #[derive(Clone, Debug)]
@@ -29,12 +37,14 @@ pub struct PasswordSettings {
     pub waiting_max: usize,
     /// How long one may wait.
     pub wait_max: Duration,
+    /// Runs on each thread before its first password: where a process lets these threads give way to those that carry messages.
+    pub thread_start: fn(),
 }
 
 impl Default for PasswordSettings {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        PasswordSettings { iterations: 600_000, workers: (cores - 1).max(1), waiting_max: 64, wait_max: Duration::from_secs(5) }
+        PasswordSettings { iterations: 600_000, workers: (cores - 1).max(1), waiting_max: 64, wait_max: Duration::from_secs(5), thread_start: || {} }
     }
 }
 
@@ -64,21 +74,18 @@ impl Passwords {
         let (queue, jobs) = sync_channel::<Job>(settings.waiting_max);
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..settings.workers.max(1) {
-            let jobs = jobs.clone();
-            std::thread::Builder::new().name("gochat-password".into()).spawn(move || work(&jobs)).map_err(Error::internal)?;
+            let (jobs, start) = (jobs.clone(), settings.thread_start);
+            let run = move || {
+                start();
+                work(&jobs);
+            };
+            std::thread::Builder::new().name("gochat-password".into()).spawn(run).map_err(Error::internal)?;
         }
         let mut salt = [0; 16];
         ids.random(&mut salt);
-        let params = Params::new(settings.iterations).map_err(|error| Error::internal(error.to_string()))?;
         // Only its cost matters: nothing has this output.
-        let dummy = PasswordHash {
-            algorithm: Algorithm::Pbkdf2Sha256.into(),
-            version: None,
-            params: params.try_into().map_err(|_| Error::internal("the parameters have no PHC form"))?,
-            salt: Some(pbkdf2::password_hash::phc::Salt::new(&salt).map_err(|error| Error::internal(error.to_string()))?),
-            hash: Some(pbkdf2::password_hash::phc::Output::new(&[0; 32]).map_err(|error| Error::internal(error.to_string()))?),
-        };
-        Ok(Passwords { queue, settings, ids, dummy: dummy.to_string() })
+        let dummy = phc(settings.iterations, &salt, &[0; 32])?;
+        Ok(Passwords { queue, settings, ids, dummy })
     }
 
     /// The PHC string of a password under a new salt.
@@ -86,14 +93,7 @@ impl Passwords {
         let mut salt = [0; 16];
         self.ids.random(&mut salt);
         let (password, iterations) = (password.to_owned(), self.settings.iterations);
-        self.run(move || {
-            let params = Params::new(iterations).map_err(|error| Error::internal(error.to_string()))?;
-            let hash: PasswordHash = Pbkdf2::default()
-                .hash_password_customized(password.as_bytes(), &salt, None, None, params)
-                .map_err(|error| Error::internal(error.to_string()))?;
-            Ok(hash.to_string())
-        })
-        .await?
+        self.run(move || phc(iterations, &salt, &stretch(password.as_bytes(), &salt, iterations))).await?
     }
 
     /// Whether the password has this hash. Without a hash it takes as long and says no.
@@ -102,7 +102,7 @@ impl Passwords {
         let (password, phc) = (password.to_owned(), phc.unwrap_or(&self.dummy).to_owned());
         self.run(move || {
             let Ok(hash) = PasswordHash::new(&phc) else { return false };
-            Pbkdf2::default().verify_password(password.as_bytes(), &hash).is_ok() && known
+            has_hash(password.as_bytes(), &hash) && known
         })
         .await
     }
@@ -129,6 +129,48 @@ impl Passwords {
         })?;
         answer.await.map_err(|_| overloaded())
     }
+}
+
+fn phc(iterations: u32, salt: &[u8], output: &[u8; 32]) -> Result<String> {
+    let unfit = |error: pbkdf2::password_hash::phc::Error| Error::internal(error.to_string());
+    let params = Params::new(iterations).map_err(|error| Error::internal(error.to_string()))?;
+    let hash = PasswordHash {
+        algorithm: Algorithm::Pbkdf2Sha256.into(),
+        version: None,
+        params: params.try_into().map_err(|_| Error::internal("the parameters have no PHC form"))?,
+        salt: Some(Salt::new(salt).map_err(unfit)?),
+        hash: Some(Output::new(output).map_err(unfit)?),
+    };
+    Ok(hash.to_string())
+}
+
+/// Compares in a time that does not depend on the outputs. What is not PBKDF2-HMAC-SHA256 with 32 bytes, the library judges.
+fn has_hash(password: &[u8], hash: &PasswordHash) -> bool {
+    match (&hash.salt, hash.hash, Params::try_from(hash)) {
+        (Some(salt), Some(stored), Ok(params)) if hash.algorithm == Algorithm::Pbkdf2Sha256.into() && stored.len() == 32 => {
+            Output::new(&stretch(password, salt, params.rounds())).is_ok_and(|output| output == stored)
+        }
+        _ => Pbkdf2::default().verify_password(password, hash).is_ok(),
+    }
+}
+
+/// PBKDF2 (RFC 8018 §5.2) with HMAC-SHA256 and one block of output, which gives way every [`YIELD_EVERY`] iterations: a kernel
+/// without preemption lets a thread that computes run on until its slice ends, and the messages on that core wait.
+fn stretch(password: &[u8], salt: &[u8], iterations: u32) -> [u8; 32] {
+    let keyed = match Hmac::<Sha256>::new_from_slice(password) {
+        Ok(keyed) => keyed,
+        Err(_) => unreachable!("HMAC takes keys of any length"),
+    };
+    let mut block = keyed.clone().chain_update(salt).chain_update(1_u32.to_be_bytes()).finalize().into_bytes();
+    let mut output: [u8; 32] = block.into();
+    for iteration in 1..iterations {
+        block = keyed.clone().chain_update(block).finalize().into_bytes();
+        output.iter_mut().zip(block).for_each(|(sum, byte)| *sum ^= byte);
+        if iteration % YIELD_EVERY == 0 {
+            std::thread::yield_now();
+        }
+    }
+    output
 }
 
 fn work(jobs: &Mutex<Receiver<Job>>) {
@@ -160,6 +202,17 @@ mod tests {
         assert!(!passwords.verify("correct horse", None).await.unwrap());
         assert!(!passwords.verify("correct horse", Some("nonsense")).await.unwrap());
         assert_ne!(phc, passwords.hash("correct horse").await.unwrap(), "each hash has its own salt");
+    }
+
+    #[test]
+    fn the_stretching_is_that_of_the_library() {
+        for (password, salt, iterations) in
+            [("", "salt", 1), ("password", "salt", 2), ("a longer password than a block of sixty-four bytes of SHA-256 input", "s", 4097)]
+        {
+            let mut expected = [0; 32];
+            pbkdf2::pbkdf2_hmac::<Sha256>(password.as_bytes(), salt.as_bytes(), iterations, &mut expected);
+            assert_eq!(stretch(password.as_bytes(), salt.as_bytes(), iterations), expected);
+        }
     }
 
     #[tokio::test]

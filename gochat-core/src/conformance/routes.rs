@@ -55,7 +55,7 @@ pub async fn every_device_has_one_route(routes: Arc<dyn Routes>) {
     let attached = routes.attach(&[a_phone.clone(), a_laptop.clone(), b_phone.clone()], LEASE).await.unwrap();
     assert_eq!(attached, [true, true, true]);
     assert_eq!(located(&*routes, &[a]).await, ordered([a_phone.clone(), a_laptop.clone()]));
-    assert_eq!(located(&*routes, &[b]).await, [b_phone.clone()]);
+    assert_eq!(located(&*routes, &[b]).await, std::slice::from_ref(&b_phone));
     assert_eq!(located(&*routes, &[user()]).await, []);
     assert_eq!(routes.detach(&[a_phone]).await.unwrap(), [true]);
     assert_eq!(located(&*routes, &[a, b]).await, ordered([a_laptop, b_phone]));
@@ -69,7 +69,7 @@ pub async fn the_newest_epoch_has_the_route(routes: Arc<dyn Routes>) {
     assert_eq!(routes.attach(&[at(4), at(5), at(6), at(5)], LEASE).await.unwrap(), [false, true, true, false]);
     assert_eq!(located(&*routes, &[user]).await, [at(6)]);
     let moved = Route { gateway: "gateway-2".parse().unwrap(), ..at(7) };
-    assert_eq!(routes.attach(&[moved.clone()], LEASE).await.unwrap(), [true]);
+    assert_eq!(routes.attach(std::slice::from_ref(&moved), LEASE).await.unwrap(), [true]);
     assert_eq!(located(&*routes, &[user]).await, [moved]);
 }
 

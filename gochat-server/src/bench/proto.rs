@@ -55,10 +55,13 @@ fn read_message(message: &[u8]) -> Told<'_> {
 }
 
 fn number(message: &[u8], wanted: u64) -> i64 {
-    Fields(message).find_map(|field| matches!(field, (number, Value::Number(_)) if number == wanted).then_some(field.1)).map_or(0, |value| match value {
-        Value::Number(number) => number as i64,
-        Value::Bytes(_) => 0,
-    })
+    Fields(message).find_map(|field| matches!(field, (number, Value::Number(_)) if number == wanted).then_some(field.1)).map_or(
+        0,
+        |value| match value {
+            Value::Number(number) => number as i64,
+            Value::Bytes(_) => 0,
+        },
+    )
 }
 
 fn bytes(message: &[u8], wanted: u64) -> &[u8] {

@@ -4,7 +4,7 @@
 use std::{
     pin::pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use uuid::Uuid;
@@ -23,7 +23,7 @@ const POLLS_MAX: usize = 24;
 async fn dropped_after<T>(polls: usize, call: impl Future<Output = T>) {
     let mut call = pin!(call);
     for _ in 0..polls {
-        if let Poll::Ready(_) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return;
         }
         // Lets the store get on between two polls, now and then far enough to finish.
