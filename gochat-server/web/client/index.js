@@ -549,7 +549,8 @@ export class GoChat {
     const reading = this.api
       .request("GET", `/conversations/${id}`)
       .then((view) => {
-        if (!this.connection) return;
+        // Of a group that we left late frames come in; the list does not have it either.
+        if (!this.connection || (view.left && !this.conversations.has(id))) return;
         const conversation = this.view(view);
         // The message that told of a new conversation was not shown yet.
         const last = conversation.last_message;

@@ -2,7 +2,7 @@
 /** Who and what is behind a conversation: a person, or a group with its members, roles and settings. */
 import { addMembers, invitationLink } from "./dialogs.js";
 import { avatar, fill, h, icon, iconButton } from "./dom.js";
-import { avatarOf, dateTime, explain, nameOf, titleOf } from "./format.js";
+import { avatarOf, explain, nameOf, titleOf, until } from "./format.js";
 import { attempt, busy, confirm, copy, dialog, errorLine, field, menu, toast } from "./overlay.js";
 
 /**
@@ -207,7 +207,7 @@ export class Details {
     const user = this.chat.user(member.user_id);
     const name = nameOf(this.chat, member.user_id);
     const self = member.user_id === this.chat.me?.id;
-    const silenced = member.silenced_until && member.silenced_until > Date.now() ? ` · silenced until ${dateTime(member.silenced_until)}` : "";
+    const silenced = member.silenced_until && member.silenced_until > Date.now() ? ` · silenced until ${until(member.silenced_until)}` : "";
     const items = self || conversation.left || conversation.dissolved ? [] : this.memberActions(conversation, member, name);
     const more = iconButton("more", `What to do with ${name}`, () => menu(more, items));
     more.setAttribute("aria-haspopup", "menu");

@@ -20,6 +20,9 @@ export const time = (at) => clock.format(at);
 /** @param {number} at */
 export const dateTime = (at) => moment.format(at);
 
+/** When something ends. @param {number} at */
+export const until = (at) => (day(at) === day(Date.now()) ? time(at) : dateTime(at));
+
 /** Days since 1970 where the reader is. @param {number} at */
 export function day(at) {
   const local = new Date(at);
@@ -93,7 +96,7 @@ export function eventText(chat, message, conversation) {
     case "owner_changed":
       return `${who} made ${whom} the owner`;
     case "silenced":
-      return data.until && data.until > message.created_at ? `${who} silenced ${whom} until ${dateTime(data.until)}` : `${who} let ${whom} write again`;
+      return data.until && data.until > message.created_at ? `${who} silenced ${whom} until ${until(data.until)}` : `${who} let ${whom} write again`;
     case "edited": {
       if (data.name) return `${who} renamed the group to “${data.name}”`;
       if (data.description !== undefined && data.description !== null) return `${who} changed the description`;

@@ -1,7 +1,7 @@
 // @ts-check
 /** One conversation: its log, what is being written, and who is in it. */
 import { avatar, beforePaint, fill, h, hue, icon, iconButton } from "./dom.js";
-import { avatarOf, dateTime, day, dayLabel, eventText, explain, isEmoji, linked, nameOf, size, summary, titleOf } from "./format.js";
+import { avatarOf, day, dayLabel, eventText, explain, isEmoji, linked, nameOf, size, summary, titleOf, until } from "./format.js";
 import { STATES, stamp } from "./list.js";
 import { attempt, copy, toast } from "./overlay.js";
 
@@ -647,7 +647,7 @@ export class Thread {
 function noticeOf(conversation) {
   if (conversation.dissolved) return "This group was dissolved. Its history stays readable.";
   if (conversation.left) return "You are not a member of this group any more.";
-  if (conversation.silenced_until && conversation.silenced_until > Date.now()) return `An admin has silenced you until ${dateTime(conversation.silenced_until)}.`;
+  if (conversation.silenced_until && conversation.silenced_until > Date.now()) return `An admin has silenced you until ${until(conversation.silenced_until)}.`;
   return "";
 }
 

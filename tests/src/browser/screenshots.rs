@@ -17,7 +17,7 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/screenshots")
 /// Width and height of a desktop and of a phone.
 const SIZES: [(u32, u32); 2] = [(1440, 900), (390, 844)];
 /// Colours that a picture keeps: text on plain surfaces needs few, and the files stay small.
-const COLOURS_MAX: usize = 96;
+const COLOURS_MAX: usize = 64;
 /// People who write, beside the one who looks.
 const PEOPLE: usize = 200;
 
@@ -177,9 +177,9 @@ async fn group_of_99(ana: &User, people: &[User]) -> String {
 
 async fn long_texts(ana: &User, people: &[User]) -> String {
     let group = people[0].group(LONG_NAME, &[ana, &people[1]]).await;
-    people[0].say(&group, &"Dear all, this is a message that does not come to its end soon. ".repeat(12)).await;
+    people[0].say(&group, &"Dear all, this is a message that does not come to its end soon. ".repeat(8)).await;
     people[1].say(&group, &"Donaudampfschifffahrtsgesellschaftskapitän".repeat(6)).await;
-    let address = format!("https://example.org/{}", "a-very-long-path/".repeat(12));
+    let address = format!("https://example.org/{}", "a-very-long-path/".repeat(9));
     ana.say(&group, &format!("One line\nand another\n\n    <b>not bold</b> & an address: {address}")).await;
     let file = json!({"url": "https://example.org/minutes.pdf", "name": format!("{}.pdf", "Minutes of the meeting ".repeat(6).trim_end()), "bytes": 482_133});
     let body = json!({"client_msg_id": new_id(), "kind": "file", "data": file, "reply_to": 2});
