@@ -1,5 +1,6 @@
 //! Rows, and the one place where they become domain types and back.
 
+use bytes::Bytes;
 use bytestring::ByteString;
 use diesel::{Insertable, Queryable, Selectable};
 use gochat_core::{
@@ -306,15 +307,45 @@ pub struct MessageRow {
 
 impl MessageRow {
     pub fn into_message(self) -> Result<Message, Fail> {
+        let columns = MessageColumns {
+            seq: self.seq,
+            message_id: &self.message_id,
+            sender_id: &self.sender_id,
+            client_msg_id: &self.client_msg_id,
+            kind: self.kind,
+            envelope: self.envelope,
+            body: Bytes::from(self.body),
+            reply_to: self.reply_to,
+            created_at: self.created_at,
+        };
+        columns.into_message(ConversationId::from_slice(&self.conversation_id)?)
+    }
+}
+
+/// A message of a known conversation, as a statement shows it.
+pub struct MessageColumns<'a> {
+    pub seq: i64,
+    pub message_id: &'a [u8],
+    pub sender_id: &'a [u8],
+    pub client_msg_id: &'a [u8],
+    pub kind: i32,
+    pub envelope: i32,
+    pub body: Bytes,
+    pub reply_to: Option<i64>,
+    pub created_at: i64,
+}
+
+impl MessageColumns<'_> {
+    pub fn into_message(self, conversation: ConversationId) -> Result<Message, Fail> {
         if self.envelope != ENVELOPE_PLAIN {
             return Err(corrupt("body envelope"));
         }
         Ok(Message {
-            conversation: ConversationId::from_slice(&self.conversation_id)?,
+            conversation,
             seq: Seq(self.seq),
-            id: MessageId::from_slice(&self.message_id)?,
-            sender: UserId::from_slice(&self.sender_id)?,
-            client_msg_id: ClientMsgId::from_slice(&self.client_msg_id)?,
+            id: MessageId::from_slice(self.message_id)?,
+            sender: UserId::from_slice(self.sender_id)?,
+            client_msg_id: ClientMsgId::from_slice(self.client_msg_id)?,
             body: Body {
                 kind: MessageKind::from_number(self.kind).ok_or_else(|| corrupt("message kind"))?,
                 content: ByteString::try_from(self.body).map_err(|_| corrupt("body: not UTF-8"))?,

@@ -14,6 +14,7 @@
 mod append;
 mod handle;
 mod open;
+mod pages;
 #[path = "queries/mod.rs"]
 mod queries;
 mod threads;
@@ -29,6 +30,8 @@ use diesel_async::{
 use futures_util::future::BoxFuture;
 use gochat_core::{
     error::{Code, Error, Result},
+    ids::{ConversationId, Seq, UserId},
+    model::Message,
     ports::{AppendBatch, Appended},
 };
 use tokio::sync::oneshot;
@@ -61,8 +64,9 @@ pub struct SqliteSettings {
     pub cache_kib: u32,
     /// Pages of 4 KiB that the file may have; then writes are refused with `STORAGE_FULL`. 0: as many as the disk holds.
     pub page_count_max: u32,
-    /// Append with the query builder's statements instead of prepared ones: slower, and the measure of their correctness.
-    pub appends_by_query_builder: bool,
+    /// Append and read pages with the query builder's statements instead of prepared ones: slower, and the measure of their
+    /// correctness.
+    pub by_query_builder: bool,
 }
 
 impl Default for SqliteSettings {
@@ -74,7 +78,7 @@ impl Default for SqliteSettings {
             group_units_max: 512,
             cache_kib: 65_536,
             page_count_max: 0,
-            appends_by_query_builder: false,
+            by_query_builder: false,
         }
     }
 }
@@ -84,7 +88,7 @@ impl Default for SqliteSettings {
 #[derive(Clone)]
 pub struct Database {
     threads: Arc<Threads>,
-    appends_by_query_builder: bool,
+    by_query_builder: bool,
 }
 
 impl fmt::Debug for Database {
@@ -132,7 +136,7 @@ pub fn open(path: &Path, settings: &SqliteSettings) -> Result<Database> {
     let counters = Arc::new(Counters::default());
     let mut threads = Threads::new(writes, reads, readers.len(), counters.clone());
     let (path, settings) = (path.to_owned(), settings.clone());
-    let appends_by_query_builder = settings.appends_by_query_builder;
+    let by_query_builder = settings.by_query_builder;
     for reader in readers {
         let (queue, path, settings) = (read_queue.clone(), path.clone(), settings.clone());
         threads.spawn("gochat-read", move || threads::read_loop(reader, || open::connect_reader(&path, &settings), &queue))?;
@@ -142,7 +146,7 @@ pub fn open(path: &Path, settings: &SqliteSettings) -> Result<Database> {
         let reopen = || open::connect(&path, &settings, settings.cache_kib);
         threads::group_commit(writer, reopen, &write_queue, settings.group_units_max, &counters);
     })?;
-    Ok(Database { threads: Arc::new(threads), appends_by_query_builder })
+    Ok(Database { threads: Arc::new(threads), by_query_builder })
 }
 
 impl Database {
@@ -179,6 +183,10 @@ impl Database {
         T: Send + 'static,
         W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Fail>> + Send + 'static,
     {
+        self.read_in(|session| threads::now(work(&mut session.conn))).await
+    }
+
+    async fn read_in<T: Send + 'static>(&self, work: impl FnOnce(&mut Session) -> Result<T, Fail> + Send + 'static) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.submit(&self.threads.reads, threads::reading(work, reply))?;
         answer.await.unwrap_or_else(|_| Err(Error::new(Code::Unavailable, "the store is closed")))
@@ -216,10 +224,29 @@ impl SpawnBlocking for Inline {
 impl Database {
     /// Appends with prepared statements, unless the settings say otherwise.
     async fn append(&self, batch: AppendBatch) -> Result<Vec<Result<Appended>>> {
-        if self.appends_by_query_builder {
+        if self.by_query_builder {
             return self.write_in(|session| threads::now(queries::append::append(&mut Diesel(&mut session.conn), batch))).await;
         }
         self.write_in(|session| threads::now(queries::append::append(&mut Prepared(&mut session.statements), batch))).await
+    }
+
+    /// Reads a page as the reader sees it, in the same way.
+    async fn history(&self, reader: UserId, id: ConversationId, after: Option<Seq>, before: Option<Seq>, limit: usize) -> Result<Vec<Message>> {
+        if self.by_query_builder {
+            return self
+                .read_in(move |session| threads::now(queries::log::history(&mut Diesel(&mut session.conn), reader, id, after, before, limit)))
+                .await;
+        }
+        self.read_in(move |session| threads::now(queries::log::history(&mut Prepared(&mut session.statements), reader, id, after, before, limit)))
+            .await
+    }
+
+    /// Reads a page as it is, in the same way.
+    async fn log(&self, id: ConversationId, after: Seq, through: Seq, limit: usize) -> Result<Vec<Message>> {
+        if self.by_query_builder {
+            return self.read_in(move |session| threads::now(queries::log::range(&mut Diesel(&mut session.conn), id, after, through, limit))).await;
+        }
+        self.read_in(move |session| threads::now(queries::log::range(&mut Prepared(&mut session.statements), id, after, through, limit))).await
     }
 }
 

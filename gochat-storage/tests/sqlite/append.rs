@@ -224,11 +224,12 @@ async fn history_goes_both_ways_and_only_to_members() {
 }
 
 /// Prepared statements and the query builder's are two ways to say one thing: the same drafts on both, with repeats, conflicts,
-/// strangers, silenced and former members, bad replies and marks, have the same outcomes and leave the same rows.
+/// strangers, silenced and former members, bad replies and marks, have the same outcomes and leave the same rows; and everybody
+/// reads the same pages.
 #[tokio::test]
 async fn prepared_appends_do_what_the_query_builder_does() {
     let fast = store();
-    let slow = store_with(&SqliteSettings { appends_by_query_builder: true, ..SqliteSettings::default() });
+    let slow = store_with(&SqliteSettings { by_query_builder: true, ..SqliteSettings::default() });
     let [owner, member, left, silenced, stranger] = std::array::from_fn(|_| UserId::from(Uuid::now_v7()));
     let new = new_group(owner, &[member, left, silenced]);
     let pair = new_single(owner, member);
@@ -276,6 +277,14 @@ async fn prepared_appends_do_what_the_query_builder_does() {
             format!("{conversation:?} {:?}", store.log(id, Seq(0), Seq(i64::MAX), 10_000).await.unwrap())
         };
         assert_eq!(left_behind(&fast).await, left_behind(&slow).await);
+        for reader in senders {
+            for (after, before) in [(None, None), (Some(3), None), (None, Some(9)), (Some(2), Some(7))] {
+                let page = async |store: &Database| {
+                    format!("{:?}", store.history(reader, id, after.map(Seq), before.map(Seq), 7).await.map_err(|error| error.code))
+                };
+                assert_eq!(page(&fast).await, page(&slow).await);
+            }
+        }
     }
     assert!(fast.conversations(&[new.id]).await.unwrap()[0].as_ref().unwrap().head_seq > Seq(20), "the drafts were hardly any");
 }

@@ -7,7 +7,7 @@ mod accounts;
 pub(super) mod append;
 mod conversations;
 mod devices;
-mod log;
+pub(super) mod log;
 mod manage;
 mod marks;
 mod members;
@@ -194,11 +194,11 @@ impl Messages for Database {
     }
 
     async fn history(&self, reader: UserId, id: ConversationId, after: Option<Seq>, before: Option<Seq>, limit: usize) -> Result<Vec<Message>> {
-        self.read(move |conn| log::history(conn, reader, id, after, before, limit).boxed()).await
+        Database::history(self, reader, id, after, before, limit).await
     }
 
     async fn log(&self, id: ConversationId, after: Seq, through: Seq, limit: usize) -> Result<Vec<Message>> {
-        self.read(move |conn| log::range(conn, id, after, through, limit).boxed()).await
+        Database::log(self, id, after, through, limit).await
     }
 
     async fn mark(&self, marks: &[Mark]) -> Result<Vec<Result<(Member, bool)>>> {

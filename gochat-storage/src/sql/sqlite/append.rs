@@ -120,7 +120,7 @@ fn conversation_row(id: ConversationId, row: &Row<'_>) -> rusqlite::Result<Conve
     })
 }
 
-fn member_row(id: ConversationId, user: UserId, row: &Row<'_>) -> rusqlite::Result<MemberRow> {
+pub fn member_row(id: ConversationId, user: UserId, row: &Row<'_>) -> rusqlite::Result<MemberRow> {
     Ok(MemberRow {
         conversation_id: id.as_bytes().to_vec(),
         user_id: user.as_bytes().to_vec(),

@@ -44,6 +44,9 @@ impl Session {
         static HOOK: Once = Once::new();
         // SAFETY: `note` has the signature that SQLite calls, lives as long as the program and touches nothing but a thread-local.
         HOOK.call_once(|| {
+            // Counting its memory would take one lock of the whole process for each allocation: readers would wait for each other.
+            // SAFETY: the option takes one integer; it has no effect if somebody has begun to use SQLite already.
+            let _ = unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0) };
             // It fails only without memory; then no handle is noted, and `open` says so.
             let _ = unsafe { ffi::sqlite3_auto_extension(Some(note)) };
         });

@@ -17,7 +17,7 @@ use diesel::{
     SqliteConnection,
     connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
 };
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
 use gochat_core::error::{Code, Error, Result};
 use tokio::sync::oneshot;
 
@@ -77,13 +77,9 @@ pub fn unit<T: Send + 'static>(work: impl FnOnce(&mut Session) -> Result<T, Fail
 }
 
 /// Reads, without a transaction.
-pub fn reading<T, W>(work: W, reply: oneshot::Sender<Result<T>>) -> Job
-where
-    T: Send + 'static,
-    W: for<'c> FnOnce(&'c mut Conn) -> BoxFuture<'c, Result<T, Fail>> + Send + 'static,
-{
+pub fn reading<T: Send + 'static>(work: impl FnOnce(&mut Session) -> Result<T, Fail> + Send + 'static, reply: oneshot::Sender<Result<T>>) -> Job {
     Box::new(move |session| {
-        let (outcome, breaks) = match catch_unwind(AssertUnwindSafe(|| now(work(&mut session.conn)))) {
+        let (outcome, breaks) = match catch_unwind(AssertUnwindSafe(|| work(session))) {
             Ok(Ok(value)) => (Ok(value), None),
             Ok(Err(fail)) => {
                 let breaks = fail.breaks_transaction();
