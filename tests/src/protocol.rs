@@ -95,3 +95,11 @@ fn every_code_that_the_document_names_exists() {
         assert!(Code::parse(word).is_some() || word == "CODE", "docs/protocol.md names {word}, which is no code");
     }
 }
+
+#[test]
+fn every_code_is_in_the_document_with_its_status_cause_and_hint() {
+    for code in Code::ALL {
+        let row = format!("| `{}` | {} | {} | {} |", code.as_str(), code.kind().status(), code.cause(), code.hint());
+        assert!(PROTOCOL.contains(&row), "docs/protocol.md lacks the row {row}");
+    }
+}
