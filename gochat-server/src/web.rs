@@ -23,9 +23,9 @@ static FILES: [(&str, &[u8]); 4] = [
     ("theme.js", include_bytes!("../web/theme.js")),
 ];
 
-/// What a page of ours may do: nothing but itself, pictures from https and its own connections.
-const POLICY: &str =
-    "default-src 'self'; img-src 'self' https: data:; connect-src 'self' ws: wss:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
+/// What a page of ours may do: nothing but itself and pictures from https; text cannot become HTML.
+const POLICY: &str = "default-src 'self'; img-src 'self' https: data:; object-src 'none'; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'; require-trusted-types-for 'script'";
 
 /// The page's files, for every path that is nothing else.
 pub fn routes() -> Router {
@@ -70,7 +70,8 @@ fn content_type(path: &str) -> &'static str {
         Some("html") => "text/html; charset=utf-8",
         Some("css") => "text/css; charset=utf-8",
         Some("js" | "mjs") => "text/javascript; charset=utf-8",
-        Some("json" | "webmanifest") => "application/json",
+        Some("json") => "application/json",
+        Some("webmanifest") => "application/manifest+json",
         Some("svg") => "image/svg+xml",
         Some("png") => "image/png",
         Some("ico") => "image/x-icon",

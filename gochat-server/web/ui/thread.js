@@ -1,18 +1,16 @@
 // @ts-check
-/** One conversation: its log, what is being written, and who is in it. */
-import { avatar, beforePaint, fill, h, hue, icon, iconButton } from "./dom.js";
-import { avatarOf, day, dayLabel, eventText, explain, isEmoji, linked, nameOf, size, summary, titleOf, until } from "./format.js";
-import { STATES, stamp } from "./list.js";
-import { attempt, copy, toast } from "./overlay.js";
+/** One conversation: its log, and where in it the reader is. */
+import { Composer } from "./composer.js";
+import { avatar, beforePaint, fill, h, icon } from "./dom.js";
+import { avatarOf, day, dayLabel, eventText, explain, nameOf, summary, titleOf, until } from "./format.js";
+import { divider, ghosts, messageRow } from "./message.js";
+import { toast } from "./overlay.js";
 
 /**
  * @typedef {import("../client/index.js").GoChat} GoChat
  * @typedef {import("../client/types.js").Message} Message
- * @typedef {import("../client/types.js").Pending} Pending
  * @typedef {import("../client/types.js").Conversation} Conversation
- *
- * What one row of the thread shows; `shown` changes whenever it must be built again.
- * @typedef {{key: string, shown: string, build: () => HTMLElement}} Row
+ * @typedef {import("./message.js").Row} Row
  */
 
 /** Rows in the page at most, and how many come at once: long histories stay as fast as short ones. */
@@ -24,13 +22,10 @@ const NEAR_PX = 700;
 const END_PX = 90;
 /** Messages of one sender within this time stand together. */
 const TOGETHER_MS = 5 * 60_000;
-const TEXT_BYTES_MAX = 16 * 1024;
 /** Pages of history that are read in search of a message that was answered. */
 const SEARCH_PAGES = 20;
 /** Pages of history that are read to begin at the first unread message; with more unread ones, reading begins at the end. */
 const UNREAD_PAGES = 4;
-
-const encoder = new TextEncoder();
 
 export class Thread {
   /** @param {GoChat} chat */
@@ -55,8 +50,6 @@ export class Thread {
     /** @type {any} */
     this.failed = null;
     this.below = 0;
-    /** @type {number | null} */
-    this.replyTo = null;
 
     this.head = h("header", { class: "thread-head" });
     this.log = h("ol", { class: "log", "aria-label": "Messages" });
@@ -66,24 +59,7 @@ export class Thread {
     this.log.addEventListener("keydown", (event) => this.onLogKey(event));
     this.jumpCount = h("span", { class: "badge" });
     this.jump = h("button", { class: "jump", type: "button", "aria-label": "Go to the latest message", hidden: true, onclick: () => this.toEnd() }, this.jumpCount, icon("down"));
-    this.reply = h("div", { class: "reply-bar", hidden: true });
-    this.text = h("textarea", {
-      id: "message",
-      class: "composer-text",
-      rows: 1,
-      placeholder: "Message",
-      "aria-label": "Message",
-      enterKeyHint: "send",
-      oninput: () => this.onInput(),
-    });
-    this.text.addEventListener("keydown", (event) => this.onKey(event));
-    this.limit = h("span", { class: "limit", role: "status" });
-    this.sendButton = h("button", { class: "send", type: "submit", id: "send", "aria-label": "Send", title: "Send" }, icon("send"));
-    this.form = h("form", { class: "composer" }, this.reply, h("div", { class: "composer-row" }, this.text, this.limit, this.sendButton));
-    this.form.onsubmit = (event) => {
-      event.preventDefault();
-      this.send();
-    };
+    this.composer = new Composer(chat, { sent: () => this.onSent(), up: () => this.focusMessage(-1) });
     this.notice = h("p", { class: "thread-notice", role: "status" });
     this.spoken = h("div", { class: "hidden", role: "log", "aria-live": "polite" });
     this.body = h("div", { class: "thread-body" }, this.scroller, this.jump);
@@ -109,15 +85,12 @@ export class Thread {
     if (!id) return this.showNothing();
     if (!conversation) return this.showUnknown();
     if (conversation.unread) this.unreadFrom = conversation.read_seq;
-    fill(this.element, this.head, this.body, this.notice, this.form, this.spoken);
+    fill(this.element, this.head, this.body, this.notice, this.composer.element, this.spoken);
     this.showHead(conversation);
-    this.showReply();
-    this.text.value = this.chat.draft(id);
-    this.grow();
+    this.composer.show(id);
     // The reader's place is found when what is missing has come.
     void this.load(() => this.open(id));
     this.render();
-    if (!touched()) this.text.focus({ preventScroll: true });
   }
 
   /** Reads the newest entries, and up to the first unread one if it is near. @param {string} id */
@@ -140,7 +113,6 @@ export class Thread {
     this.low = 0;
     this.high = Infinity;
     this.unreadFrom = null;
-    this.replyTo = null;
     this.failed = null;
     this.loading = false;
     this.below = 0;
@@ -213,7 +185,7 @@ export class Thread {
     );
     this.notice.textContent = notice;
     this.notice.hidden = !notice;
-    this.form.hidden = Boolean(notice);
+    this.composer.element.hidden = Boolean(notice);
   }
 
   /** @param {() => Promise<unknown>} work */
@@ -287,6 +259,9 @@ export class Thread {
     const rows = [];
     /** @type {{sender: string, at: number} | null} the message that this one may stand together with */
     let before = null;
+    const group = conversation.kind === "group";
+    const answerable = !noticeOf(conversation);
+    const on = { goTo: (/** @type {number} */ seq) => void this.goTo(seq), answer: (/** @type {number} */ seq) => this.composer.answer(seq) };
     let shownDay = NaN;
     const unread = this.firstUnread(entries, more);
     const waiting = pending.map((one) => ({ ...one, sender_id: me, seq: Infinity }));
@@ -310,7 +285,7 @@ export class Thread {
       const after = all[at + 1];
       const first = before?.sender !== message.sender_id || message.created_at - before.at > TOGETHER_MS;
       const last = !after || after.kind === "event" || after.sender_id !== message.sender_id || after.created_at - message.created_at > TOGETHER_MS || day(after.created_at) !== today;
-      rows.push(this.messageRow(message, { own: message.sender_id === me, first, last, group: conversation.kind === "group" }));
+      rows.push(messageRow(chat, message, { own: message.sender_id === me, first, last, group, answerable }, on));
       before = { sender: message.sender_id, at: message.created_at };
     });
     return rows;
@@ -322,72 +297,6 @@ export class Thread {
     const from = firstFrom(entries, this.unreadFrom + 1);
     if (from === 0 && more) return undefined;
     return entries.slice(from).find((message) => message.sender_id !== this.chat.me?.id && message.kind !== "event");
-  }
-
-  /**
-   * @param {Message | (Pending & {sender_id: string, seq: number})} message
-   * @param {{own: boolean, first: boolean, last: boolean, group: boolean}} place
-   * @returns {Row}
-   */
-  messageRow(message, place) {
-    const { chat } = this;
-    const failure = "failed" in message ? message.failed : null;
-    const state = !place.own ? "" : "failed" in message ? (failure ? "failed" : "sending") : chat.stateOf(message);
-    const sender = chat.user(message.sender_id);
-    const answered = message.reply_to ? chat.entry(message.conversation_id, message.reply_to) : undefined;
-    const quote = message.reply_to
-      ? { name: answered ? (answered.sender_id === chat.me?.id ? "You" : nameOf(chat, answered.sender_id)) : "", text: answered ? summary(chat, answered).slice(0, 300) : "An earlier message" }
-      : null;
-    const shown = JSON.stringify([state, failure, place, place.group && !place.own ? [sender?.display_name, sender?.avatar_url] : 0, quote]);
-    return { key: `${message.sender_id}/${message.client_msg_id}`, shown, build: () => this.buildMessage(message, place, state, quote, failure) };
-  }
-
-  /**
-   * @param {Message | (Pending & {sender_id: string, seq: number})} message
-   * @param {{own: boolean, first: boolean, last: boolean, group: boolean}} place
-   * @param {string} state @param {{name: string, text: string} | null} quote @param {{code: string, message: string} | null} failure
-   */
-  buildMessage(message, { own, first, last, group }, state, quote, failure) {
-    const { chat } = this;
-    const name = own ? "You" : nameOf(chat, message.sender_id);
-    const sender = chat.user(message.sender_id);
-    const emoji = message.kind === "text" && !quote && isEmoji(message.text ?? "");
-    const seq = Number.isFinite(message.seq) ? message.seq : 0;
-    const bubble = h(
-      "div",
-      { class: emoji ? "bubble emoji" : "bubble" },
-      group && !own && first ? h("span", { class: `sender hue-text-${hue(message.sender_id)}`, dir: "auto" }, name) : h("span", { class: "hidden" }, `${name}: `),
-      quote ? h("button", { class: "quote", type: "button", onclick: () => void this.goTo(message.reply_to ?? 0) }, quote.name ? h("strong", { dir: "auto" }, quote.name) : null, h("span", { dir: "auto" }, quote.text)) : null,
-      content(message),
-      h("span", { class: "meta" }, stamp(message.created_at), state ? h("span", { class: `state ${state}` }, icon(STATES[state].icon, STATES[state].label)) : null),
-    );
-    const tools = seq
-      ? h(
-          "div",
-          { class: "tools" },
-          this.conversation && !noticeOf(this.conversation) ? iconButton("reply", "Reply", () => this.answer(seq)) : null,
-          message.kind === "text" ? iconButton("copy", "Copy text", () => void attempt(() => copy(message.text ?? ""))) : null,
-        )
-      : null;
-    const failed = failure
-      ? h(
-          "div",
-          { class: "not-sent", role: "alert" },
-          h("span", {}, `Not sent. ${explain(failure)}`),
-          h(
-            "span",
-            { class: "not-sent-actions" },
-            h("button", { class: "text-button", type: "button", onclick: () => chat.outbox.retry(message.client_msg_id) }, "Try again"),
-            h("button", { class: "text-button", type: "button", onclick: () => chat.outbox.discard(message.client_msg_id) }, "Delete"),
-          ),
-        )
-      : null;
-    return h(
-      "li",
-      { class: ["message", own ? "own" : "other", first && "first", last && "last", group && "in-group"].filter(Boolean).join(" "), tabIndex: -1, "data-seq": seq || "", "data-state": state, onclick: touchTools },
-      group && !own ? (last ? avatar({ id: message.sender_id, label: name, url: sender?.avatar_url, size: "tiny" }) : h("span", { class: "avatar-gap" })) : null,
-      h("div", { class: "stack" }, h("div", { class: "bubble-row" }, bubble, tools), failed),
-    );
   }
 
   showTop() {
@@ -563,82 +472,19 @@ export class Thread {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step) return;
     event.preventDefault();
-    const messages = /** @type {HTMLElement[]} */ ([...this.log.querySelectorAll(".message")]);
+    const messages = [...this.log.querySelectorAll(".message")];
     const at = messages.findIndex((node) => node.contains(document.activeElement)) + step;
-    if (at >= messages.length) this.text.focus();
-    else messages[Math.max(0, at)]?.focus();
+    if (at >= messages.length) this.composer.focus();
+    else this.focusMessage(Math.max(0, at));
   }
 
-  // ---- Writing
-
-  /** @param {number} seq */
-  answer(seq) {
-    this.replyTo = seq;
-    this.showReply();
-    this.text.focus();
+  /** @param {number} at from the end if negative */
+  focusMessage(at) {
+    /** @type {HTMLElement | undefined} */ ([...this.log.querySelectorAll(".message")].at(at))?.focus();
   }
 
-  showReply() {
-    const message = this.replyTo && this.id ? this.chat.entry(this.id, this.replyTo) : undefined;
-    this.reply.hidden = !message;
-    if (!message) return fill(this.reply);
-    const cancel = () => {
-      this.replyTo = null;
-      this.showReply();
-      this.text.focus();
-    };
-    const name = message.sender_id === this.chat.me?.id ? "yourself" : nameOf(this.chat, message.sender_id);
-    fill(
-      this.reply,
-      icon("reply"),
-      h("div", { class: "reply-text" }, h("strong", { dir: "auto" }, `Reply to ${name}`), h("span", { dir: "auto" }, summary(this.chat, message).slice(0, 200))),
-      iconButton("close", "Do not reply", cancel),
-    );
-  }
-
-  onInput() {
-    if (this.id) this.chat.setDraft(this.id, this.text.value);
-    this.grow();
-  }
-
-  grow() {
-    this.text.style.height = "auto";
-    this.text.style.height = `${Math.min(this.text.scrollHeight, 180)}px`;
-    const bytes = encoder.encode(this.text.value).length;
-    this.limit.textContent = bytes > TEXT_BYTES_MAX * 0.9 ? String(TEXT_BYTES_MAX - bytes) : "";
-    this.limit.classList.toggle("over", bytes > TEXT_BYTES_MAX);
-    this.sendButton.disabled = !this.text.value.trim() || bytes > TEXT_BYTES_MAX;
-  }
-
-  /** @param {KeyboardEvent} event */
-  onKey(event) {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !touched()) {
-      event.preventDefault();
-      this.send();
-    } else if (event.key === "Escape") {
-      if (this.replyTo) {
-        this.replyTo = null;
-        this.showReply();
-      } else {
-        location.hash = "#";
-      }
-    } else if (event.key === "ArrowUp" && !this.text.value) {
-      event.preventDefault();
-      /** @type {HTMLElement | undefined} */ ([...this.log.querySelectorAll(".message")].at(-1))?.focus();
-    }
-  }
-
-  send() {
-    const text = this.text.value.trim();
-    if (!this.id || !text || encoder.encode(text).length > TEXT_BYTES_MAX) return;
-    this.chat.send(this.id, text, this.replyTo);
-    this.chat.setDraft(this.id, "");
-    this.text.value = "";
-    this.replyTo = null;
+  onSent() {
     this.unreadFrom = null;
-    this.showReply();
-    this.grow();
-    this.text.focus();
     this.toEnd();
   }
 }
@@ -651,42 +497,6 @@ function noticeOf(conversation) {
   return "";
 }
 
-/** @param {string} key @param {string} text @param {string} kind @returns {Row} */
-function divider(key, text, kind) {
-  return { key, shown: text, build: () => h("li", { class: `divider ${kind}` }, h("span", { dir: "auto" }, text)) };
-}
-
-/** What a message says. @param {{kind: string, text?: string, data?: Record<string, any>}} message */
-function content(message) {
-  const data = message.data ?? {};
-  const url = typeof data.url === "string" && /^(https?:\/\/|\/(?!\/))/.test(data.url) ? data.url : "";
-  /** @param {import("./dom.js").Icon} shape @param {string} label @param {string} href */
-  const attached = (shape, label, href) =>
-    h("a", { class: "attachment", href, target: "_blank", rel: "noopener noreferrer" }, icon(shape), h("span", {}, h("strong", { dir: "auto" }, label), data.bytes ? h("span", {}, size(data.bytes)) : null));
-  switch (message.kind) {
-    case "text":
-      return h("div", { class: "text", dir: "auto" }, linked(message.text ?? ""));
-    case "image": {
-      if (!url) break;
-      const image = h("img", { class: "picture", src: url, alt: data.name ?? "Picture", loading: "lazy", referrerPolicy: "no-referrer" });
-      if (data.width > 0 && data.height > 0) {
-        image.width = Math.min(320, data.width);
-        image.height = Math.round((image.width * data.height) / data.width);
-      }
-      image.onerror = () => image.replaceWith(h("span", { class: "text" }, "The picture cannot be shown"));
-      return h("a", { href: url, target: "_blank", rel: "noopener noreferrer" }, image);
-    }
-    case "file":
-    case "audio":
-    case "video":
-      if (url) return attached("file", data.name ?? (message.kind === "audio" ? "Audio" : message.kind === "video" ? "Video" : "File"), url);
-      break;
-    case "location":
-      return attached("place", data.name ?? data.address ?? "A place", `https://www.openstreetmap.org/?mlat=${Number(data.latitude)}&mlon=${Number(data.longitude)}&zoom=15`);
-  }
-  return h("div", { class: "text unknown" }, "A message of a kind that this app does not show");
-}
-
 /** Index of the first entry with this seq or a higher one. @param {Message[]} entries @param {number} seq */
 function firstFrom(entries, seq) {
   let low = 0;
@@ -697,28 +507,4 @@ function firstFrom(entries, seq) {
     else high = middle;
   }
   return low;
-}
-
-/** Fingers write on a keyboard that covers half the page, and whose Enter makes a new line. */
-function touched() {
-  return matchMedia("(pointer: coarse)").matches;
-}
-
-/** A touch shows a message's tools; a mouse shows them by hovering. @param {Event} event */
-function touchTools(event) {
-  if (!matchMedia("(hover: none)").matches || /** @type {Element} */ (event.target).closest("a, button")) return;
-  const node = /** @type {HTMLElement} */ (event.currentTarget);
-  const shown = node.classList.contains("touched");
-  for (const other of node.parentElement?.querySelectorAll(".touched") ?? []) other.classList.remove("touched");
-  node.classList.toggle("touched", !shown);
-}
-
-function ghosts() {
-  const widths = ["w50", "w30", "w60", "w40", "w70", "w35"];
-  return h(
-    "div",
-    { class: "ghosts" },
-    h("p", { class: "hidden", role: "status" }, "Loading messages"),
-    widths.map((width, at) => h("span", { class: `ghost bubble-ghost ${width} ${at % 3 === 1 ? "right" : ""}` })),
-  );
 }
