@@ -74,7 +74,11 @@ fn say(text: &str) {
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 type Outcome = Result<(), Fault>;
 
-fn run(arguments: Arguments) -> Outcome {
+fn run(mut arguments: Arguments) -> Outcome {
+    // The load is not the server: the settings around are not its own, and stay out of the server that it starts.
+    if let Some(Command::Bench(arguments)) = arguments.command.take_if(|command| matches!(command, Command::Bench(_))) {
+        return tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(bench::run(arguments));
+    }
     let config = Config::load(&sources(&arguments))?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if config.threads > 0 {
@@ -82,12 +86,11 @@ fn run(arguments: Arguments) -> Outcome {
     }
     let runtime = runtime.enable_all().build()?;
     match arguments.command {
-        None | Some(Command::Serve) => runtime.block_on(serve(config)),
+        None | Some(Command::Serve | Command::Bench(_)) => runtime.block_on(serve(config)),
         Some(Command::Config) => {
             say(config.describe().trim_end());
             Ok(())
         }
-        Some(Command::Bench(arguments)) => runtime.block_on(bench::run(arguments, config.data)),
         Some(Command::User { command }) => runtime.block_on(users::run(&config, command)),
     }
 }

@@ -7,98 +7,107 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::{Fault, wire};
+use super::{
+    Fault,
+    wire::{self, Form, Stamp, Told},
+};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub struct Line {
+    form: Form,
     pub stream: TcpStream,
     /// What was read and is not handled yet.
     pub input: Vec<u8>,
 }
 
 impl Line {
-    /// Connects; nothing is asked yet.
-    pub fn connect(address: SocketAddr) -> Result<Line, Fault> {
+    fn connect(address: SocketAddr, form: Form) -> Result<Line, Fault> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Line { stream, input: Vec::new() })
+        Ok(Line { form, stream, input: Vec::new() })
     }
 
-    /// Asks for the upgrade.
-    pub fn ask_upgrade(&mut self, address: SocketAddr) -> Result<(), Fault> {
-        let request = format!(
-            "GET /api/v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: gochat.v1.json\r\n\r\n"
-        );
-        Ok(self.stream.write_all(request.as_bytes())?)
+    fn ask_upgrade(&mut self, address: SocketAddr) -> Result<(), Fault> {
+        Ok(self.stream.write_all(wire::upgrade(address, self.form).as_bytes())?)
     }
 
-    /// Waits for the answer to the upgrade.
-    pub fn upgraded(&mut self) -> Result<(), Fault> {
+    fn upgraded(&mut self) -> Result<(), Fault> {
         loop {
-            if let Some(end) = memchr::memmem::find(&self.input, b"\r\n\r\n") {
-                if !self.input.starts_with(b"HTTP/1.1 101") {
-                    return Err(format!("no upgrade: {}", String::from_utf8_lossy(&self.input)).into());
-                }
-                self.input.drain(..end + 4);
+            if let Some(end) = wire::upgraded(&self.input)? {
+                self.input.drain(..end);
                 return Ok(());
             }
             self.more()?;
         }
     }
 
-    /// Sends a request.
-    pub fn send(&mut self, request: &Value) -> Result<(), Fault> {
-        let mut frame = Vec::new();
-        wire::write_frame(&mut frame, wire::TEXT, request.to_string().as_bytes());
+    /// Sends a request in the connection's form.
+    pub fn send(&mut self, write: impl FnOnce(Form, &mut Vec<u8>)) -> Result<(), Fault> {
+        let (mut payload, mut frame) = (Vec::new(), Vec::new());
+        write(self.form, &mut payload);
+        wire::write_frame(&mut frame, self.form.opcode(), &payload);
         Ok(self.stream.write_all(&frame)?)
     }
 
-    /// Proves who is connected.
-    pub fn ask_auth(&mut self, token: &str) -> Result<(), Fault> {
-        self.send(&json!({"type": "auth", "id": 1, "token": token}))
+    /// Waits for the answer to the request with this number.
+    pub fn answered(&mut self, wanted: u64) -> Result<(), Fault> {
+        let form = self.form;
+        self.until(|payload| match form.read(payload) {
+            Told::Answer { id } | Told::Ack { id, .. } if id == wanted => Ok(Some(())),
+            Told::Error { id, code } if id == wanted || id == 0 => Err(refused(code)),
+            _ => Ok(None),
+        })
     }
 
-    /// The next frame that answers the request with this number.
-    pub fn answer(&mut self, id: u64) -> Result<Value, Fault> {
+    /// Everything of a conversation's log, ascending: the seq and, where it is a message of the load, its stamp. For JSON.
+    pub fn log(&mut self, conversation: Uuid) -> Result<Vec<(i64, Option<Stamp>)>, Fault> {
+        let mut log: Vec<(i64, Option<Stamp>)> = Vec::new();
+        for id in 2_u64.. {
+            let after = log.last().map_or(0, |(seq, _)| *seq);
+            let request = json!({"type": "history", "id": id, "conversation_id": conversation, "after": after, "limit": 200});
+            self.send(|_, out| out.extend_from_slice(request.to_string().as_bytes()))?;
+            let page: Value = self.until(|payload| {
+                let value: Value = serde_json::from_slice(payload)?;
+                match value["type"].as_str() {
+                    Some("history") if value["id"] == id => Ok(Some(value)),
+                    Some("error") => Err(refused(value["code"].as_str().unwrap_or_default().as_bytes())),
+                    _ => Ok(None),
+                }
+            })?;
+            let entries = page["messages"].as_array().ok_or("a page without messages")?;
+            log.extend(entries.iter().map(|entry| {
+                let stamp = entry["text"].as_str().and_then(|text| wire::stamp(text.as_bytes()));
+                (entry["seq"].as_i64().unwrap_or(0), stamp)
+            }));
+            if page["more"] != true || entries.is_empty() {
+                break;
+            }
+        }
+        Ok(log)
+    }
+
+    /// Reads frames until one is what is wanted.
+    fn until<T>(&mut self, mut wanted: impl FnMut(&[u8]) -> Result<Option<T>, Fault>) -> Result<T, Fault> {
         loop {
             while let Some((frame, end)) = wire::first(&self.input) {
-                let value: Option<Value> = (frame.opcode == wire::TEXT).then(|| serde_json::from_slice(frame.payload)).transpose()?;
-                let closed = frame.opcode == wire::CLOSE;
+                let found = match frame.opcode {
+                    wire::TEXT | wire::BINARY => wanted(frame.payload)?,
+                    wire::CLOSE => return Err(wire::closed(frame.payload)),
+                    _ => None,
+                };
                 self.input.drain(..end);
-                match value {
-                    Some(value) if value["id"] == id && value["type"] == "error" => return Err(format!("refused: {value}").into()),
-                    Some(value) if value["id"] == id => return Ok(value),
-                    _ if closed => return Err("the server closed the connection".into()),
-                    _ => {}
+                if let Some(found) = found {
+                    return Ok(found);
                 }
             }
             self.more()?;
         }
-    }
-
-    /// Everything of a conversation's log, ascending.
-    pub fn history(&mut self, conversation: &str) -> Result<Vec<Value>, Fault> {
-        let mut log: Vec<Value> = Vec::new();
-        loop {
-            let after = log.last().map_or(0, |message| message["seq"].as_i64().unwrap_or(0));
-            self.send(&json!({"type": "history", "id": 2, "conversation_id": conversation, "after": after, "limit": 200}))?;
-            let page = self.answer(2)?;
-            log.extend(page["messages"].as_array().into_iter().flatten().cloned());
-            if page["more"] != true {
-                return Ok(log);
-            }
-        }
-    }
-
-    /// Ends it without a farewell, so that no port stays taken.
-    pub fn drop_at_once(self) {
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     fn more(&mut self) -> Result<(), Fault> {
@@ -113,15 +122,19 @@ impl Line {
     }
 }
 
+fn refused(code: &[u8]) -> Fault {
+    format!("the server refused: {}", String::from_utf8_lossy(code)).into()
+}
+
 /// Many connections, each step for all of them before the next step for any: the server works on all of them at once.
-pub fn open(address: SocketAddr, tokens: &[&str]) -> Result<Vec<Line>, Fault> {
+pub fn open(address: SocketAddr, form: Form, tokens: &[&str]) -> Result<Vec<Line>, Fault> {
     let mut lines = Vec::with_capacity(tokens.len());
     for _ in tokens {
-        lines.push(Line::connect(address)?);
+        lines.push(Line::connect(address, form)?);
     }
     lines.iter_mut().try_for_each(|line| line.ask_upgrade(address))?;
     lines.iter_mut().try_for_each(Line::upgraded)?;
-    lines.iter_mut().zip(tokens).try_for_each(|(line, token)| line.ask_auth(token))?;
-    lines.iter_mut().try_for_each(|line| line.answer(1).map(|_| ()))?;
+    lines.iter_mut().zip(tokens).try_for_each(|(line, token)| line.send(|form, out| form.write_auth(out, 1, token)))?;
+    lines.iter_mut().try_for_each(|line| line.answered(1))?;
     Ok(lines)
 }

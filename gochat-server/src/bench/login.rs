@@ -1,6 +1,7 @@
-//! Password logins, and what messages feel of them.
+//! `login`: password logins beside the bare hash rate, and what messages at a steady rate feel of them.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -8,73 +9,88 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http::{Request, header};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use serde_json::json;
-use tokio::{net::TcpStream, task::JoinSet};
+use gochat_core::auth::PasswordSettings;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use super::{Arguments, Fault, calibrate, figures::Figures, talk, target::Target};
+use super::{
+    Arguments, Fault,
+    figures::Figures,
+    http::Http,
+    limits::Limits,
+    load::{Load, Measured, Pace, Shape},
+    pool::Pool,
+    provision::{self, Crowd, Wanted},
+    target::Target,
+};
 
 const PASSWORD: &str = "correct horse battery";
-/// Messages a second meanwhile.
+/// Messages a second meanwhile, and who sends them.
 const MESSAGES_PER_S: f64 = 2000.0;
+const TALKERS: usize = 200;
 
-pub async fn login(target: &Target, arguments: &Arguments) -> Result<Figures, Fault> {
-    let clients = arguments.clients.unwrap_or(8);
-    let bare = calibrate::hashes().await?;
-    let prefix = arguments.prefix("login");
-    target.provision(json!({"users": clients, "prefix": prefix})).await?;
+pub async fn login(target: &Target, arguments: &Arguments, limits: &mut Limits) -> Result<Figures, Fault> {
+    let clients = arguments.clients.unwrap_or(PasswordSettings::default().workers * 4).max(1);
+    let hashes = limits.hashes().await?;
+    let who = provision::provision(target, "l", Wanted { users: clients, ..Wanted::default() }).await?;
+    for name in &who.names {
+        target.admin()?.ask(Method::POST, &format!("/admin/users/{name}/password"), Some(json!({"password": PASSWORD}))).await?;
+    }
+    let crowd = provision::provision(target, "t", Wanted { users: TALKERS, pairs: true, group: false }).await?;
+    let quiet = talk(target, arguments, &crowd)?;
+
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    for client in 0..clients {
-        target.set_password(&format!("{prefix}{client}"), PASSWORD).await?;
-    }
-
-    let talking = Arguments { rate: Some(MESSAGES_PER_S), clients: Some(200), ..arguments.clone() };
-    let quiet = talk::p2p(target, &talking.renamed("quiet")).await?;
     let mut logins = JoinSet::new();
-    for client in 0..clients {
-        let (address, done, stop) = (target.address, done.clone(), stop.clone());
-        let body = json!({"username": format!("{prefix}{client}"), "password": PASSWORD}).to_string();
-        logins.spawn(async move { keep_logging_in(address, body, &done, &stop).await.map_err(|fault| fault.to_string()) });
+    for name in &who.names {
+        let (address, name, done, stop) = (target.address, name.clone(), done.clone(), stop.clone());
+        logins.spawn(async move { keep_logging_in(address, &name, &done, &stop).await });
     }
-    let began = Instant::now();
-    let busy = talk::p2p(target, &talking.renamed("busy")).await?;
-    let seconds = began.elapsed().as_secs_f64();
-    let count = done.load(Ordering::Relaxed);
+    let (began, before) = (Instant::now(), done.load(Ordering::Relaxed));
+    // The load has its own thread: this one serves the runtime.
+    let busy = tokio::task::block_in_place(|| talk(target, arguments, &crowd))?;
+    let rate = (done.load(Ordering::Relaxed) - before) as f64 / began.elapsed().as_secs_f64();
     stop.store(true, Ordering::Relaxed);
     while let Some(ended) = logins.join_next().await {
         ended??;
     }
+
     let mut figures = Figures::of("login");
     figures.set("clients", clients);
-    figures.number("logins_per_s", count as f64 / seconds);
-    figures.number("hashes_per_s", bare);
-    figures.number("share_of_hash_rate", count as f64 / seconds / bare);
-    figures.set("messages_per_s", MESSAGES_PER_S);
-    figures.set("ack_ms", busy.value("ack_ms"));
-    figures.set("ack_ms_without_logins", quiet.value("ack_ms"));
+    figures.number("logins_per_s", rate);
+    figures.share(rate, Some(hashes));
+    figures.number("messages_per_s", busy.acked as f64 / busy.seconds);
+    figures.set("ack_ms", busy.ack.value());
+    figures.set("e2e_ms", busy.end_to_end.value());
+    figures.set("ack_ms_without_logins", quiet.ack.value());
+    figures.number("ack_p99_ratio", busy.ack.millis(0.99) / quiet.ack.millis(0.99));
     Ok(figures)
 }
 
-async fn keep_logging_in(address: std::net::SocketAddr, body: String, done: &AtomicU64, stop: &AtomicBool) -> Result<(), Fault> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(address).await?)).await?;
-    tokio::spawn(connection);
+/// Messages at a steady rate.
+fn talk(target: &Target, arguments: &Arguments, crowd: &Crowd) -> Result<Measured, Fault> {
+    let form = arguments.protocol;
+    let pace = Pace { rate: Some(MESSAGES_PER_S), ..super::talk::pace(arguments) };
+    let mut pool = Pool::open(target.address, form, &crowd.tokens())?;
+    let usage = || target.usage();
+    let (measured, _) = Load::new(form, Shape::Pairs { senders: TALKERS }, pace, crowd, &usage).run(&mut pool, "login")?;
+    Ok(measured)
+}
+
+/// Signs the same device in, over and over.
+async fn keep_logging_in(address: SocketAddr, name: &str, done: &AtomicU64, stop: &AtomicBool) -> Result<(), Fault> {
+    let mut http = Http::connect(address).await?;
+    let mut device = Value::Null;
     while !stop.load(Ordering::Relaxed) {
-        let request = Request::post("/api/v1/auth/login")
-            .header(header::HOST, address.to_string())
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body.clone())))?;
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let text = answer.into_body().collect().await?.to_bytes();
-        if status == http::StatusCode::OK {
-            done.fetch_add(1, Ordering::Relaxed);
-        } else if status == http::StatusCode::TOO_MANY_REQUESTS || status == http::StatusCode::SERVICE_UNAVAILABLE {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        } else {
-            return Err(format!("a login was refused: {}", String::from_utf8_lossy(&text)).into());
+        let body = json!({"username": name, "password": PASSWORD, "device_id": device, "device_name": "bench"});
+        let (status, answer) = http.post("/auth/login", None, &body).await?;
+        match status {
+            StatusCode::OK => {
+                device = answer["device_id"].clone();
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => tokio::time::sleep(Duration::from_millis(50)).await,
+            _ => return Err(format!("a login was refused: {answer}").into()),
         }
     }
     Ok(())

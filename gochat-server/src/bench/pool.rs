@@ -11,13 +11,16 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 use super::{
     Fault, line,
-    wire::{self, Frame},
+    timer::Timer,
+    wire::{self, Form, Frame},
 };
 
 /// Bytes that one read may bring.
 const READ_BYTES: usize = 256 * 1024;
 /// Connections that are opened side by side.
 const OPEN_AT_ONCE: usize = 200;
+/// The token of the timer; those of the connections are their numbers.
+const TIMER: Token = Token(usize::MAX);
 
 pub struct Pool {
     poll: Poll,
@@ -26,19 +29,26 @@ pub struct Pool {
     /// Beginnings of frames whose rest has not come.
     held: Vec<Vec<u8>>,
     buffer: Vec<u8>,
+    timer: Timer,
     pub outbox: Outbox,
 }
 
 /// What is to be written.
 pub struct Outbox {
+    opcode: u8,
     waiting: Vec<Vec<u8>>,
     dirty: Vec<usize>,
+    payload: Vec<u8>,
 }
 
 impl Outbox {
     /// Lets a frame be sent at the end of this turn.
-    pub fn send(&mut self, who: usize, payload: &[u8]) {
-        self.frame(who, wire::TEXT, payload);
+    pub fn send(&mut self, who: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut payload = std::mem::take(&mut self.payload);
+        payload.clear();
+        write(&mut payload);
+        self.frame(who, self.opcode, &payload);
+        self.payload = payload;
     }
 
     fn frame(&mut self, who: usize, opcode: u8, payload: &[u8]) {
@@ -51,18 +61,20 @@ impl Outbox {
 
 impl Pool {
     /// Opens and authenticates one connection for each token.
-    pub fn open(address: SocketAddr, tokens: &[&str]) -> Result<Pool, Fault> {
+    pub fn open(address: SocketAddr, form: Form, tokens: &[&str]) -> Result<Pool, Fault> {
         let poll = Poll::new()?;
+        let timer = Timer::new(poll.registry(), TIMER)?;
         let mut pool = Pool {
             poll,
-            events: Events::with_capacity(1024),
+            events: Events::with_capacity(2048),
             streams: Vec::with_capacity(tokens.len()),
             held: Vec::with_capacity(tokens.len()),
             buffer: vec![0; READ_BYTES],
-            outbox: Outbox { waiting: vec![Vec::new(); tokens.len()], dirty: Vec::new() },
+            timer,
+            outbox: Outbox { opcode: form.opcode(), waiting: vec![Vec::new(); tokens.len()], dirty: Vec::new(), payload: Vec::new() },
         };
         for tokens in tokens.chunks(OPEN_AT_ONCE) {
-            for line in line::open(address, tokens)? {
+            for line in line::open(address, form, tokens)? {
                 line.stream.set_nonblocking(true)?;
                 let mut stream = TcpStream::from_std(line.stream);
                 pool.poll.registry().register(&mut stream, Token(pool.streams.len()), Interest::READABLE | Interest::WRITABLE)?;
@@ -73,7 +85,16 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Writes what waits, waits for what comes (at most `patience`), and shows every text frame with its connection.
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Ends the wait of a turn after so long, to a finer measure than the patience of [`turn`](Self::turn).
+    pub fn wake_in(&self, delay: Duration) -> Result<(), Fault> {
+        self.timer.wake_in(delay)
+    }
+
+    /// Writes what waits, waits for what comes (at most `patience`), and shows every message with its connection.
     pub fn turn(&mut self, patience: Duration, mut seen: impl FnMut(&mut Outbox, usize, &[u8], Instant)) -> Result<(), Fault> {
         self.write()?;
         match self.poll.poll(&mut self.events, Some(patience)) {
@@ -81,6 +102,10 @@ impl Pool {
             other => other?,
         }
         for event in &self.events {
+            if event.token() == TIMER {
+                self.timer.ended();
+                continue;
+            }
             let who = event.token().0;
             if event.is_writable() && !self.outbox.waiting[who].is_empty() {
                 self.outbox.dirty.push(who);
@@ -93,7 +118,7 @@ impl Pool {
                 let begin = held.len();
                 self.buffer[..begin].copy_from_slice(held);
                 let read = match self.streams[who].read(&mut self.buffer[begin..]) {
-                    Ok(0) => return Err(format!("the server closed connection {who}").into()),
+                    Ok(0) => return Err(format!("the server hung up on connection {who}").into()),
                     Ok(read) => read,
                     Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error.into()),
@@ -103,9 +128,9 @@ impl Pool {
                 let mut at = 0;
                 while let Some((Frame { opcode, payload }, length)) = wire::first(&self.buffer[at..end]) {
                     match opcode {
-                        wire::TEXT => seen(&mut self.outbox, who, payload, now),
+                        wire::TEXT | wire::BINARY => seen(&mut self.outbox, who, payload, now),
                         wire::PING => self.outbox.frame(who, wire::PONG, payload),
-                        wire::CLOSE => return Err(format!("the server closed connection {who} with {}", code(payload)).into()),
+                        wire::CLOSE => return Err(wire::closed(payload)),
                         _ => {}
                     }
                     at += length;
@@ -136,8 +161,4 @@ impl Pool {
         self.outbox.dirty = dirty;
         Ok(())
     }
-}
-
-fn code(payload: &[u8]) -> u16 {
-    payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code))
 }

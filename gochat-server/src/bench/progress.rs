@@ -5,23 +5,23 @@ use std::time::{Duration, Instant};
 const EVERY: Duration = Duration::from_secs(1);
 
 pub struct Line {
+    what: &'static str,
     began: Instant,
     next: Instant,
-    quiet: bool,
 }
 
 impl Line {
-    pub fn new(quiet: bool) -> Self {
+    pub fn new(what: &'static str) -> Self {
         let began = Instant::now();
-        Line { began, next: began + EVERY, quiet }
+        Line { what, began, next: began + EVERY }
     }
 
     #[expect(clippy::print_stderr, reason = "this is what it is for")]
     pub fn show(&mut self, text: impl FnOnce() -> String) {
         let now = Instant::now();
-        if now >= self.next && !self.quiet {
+        if now >= self.next {
             self.next = now + EVERY;
-            eprintln!("{:>4} s  {}", now.duration_since(self.began).as_secs(), text());
+            eprintln!("{} {:>4} s  {}", self.what, now.duration_since(self.began).as_secs(), text());
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The protocol as a load generator speaks it: frames written into a buffer, frames found in a buffer, and the few fields it
 //! needs found in a frame without reading the rest.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
+use memchr::memmem;
 use uuid::Uuid;
 
-use super::{json, proto};
+use super::{Fault, json, proto};
 
 /// Hexadecimal digits in front of every text: when it was sent (16), by whom (8), its number (8).
 pub const STAMP: usize = 32;
@@ -105,6 +106,27 @@ pub enum Told<'a> {
     /// Frames were dropped, because this connection was slow.
     Resync,
     Other,
+}
+
+/// A request to open a WebSocket.
+pub fn upgrade(address: SocketAddr, form: Form) -> String {
+    format!(
+        "GET /api/v1/ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: {}\r\n\r\n",
+        form.subprotocol()
+    )
+}
+
+/// Where the answer to the upgrade ends, if it is whole.
+pub fn upgraded(answer: &[u8]) -> Result<Option<usize>, Fault> {
+    let Some(end) = memmem::find(answer, b"\r\n\r\n") else { return Ok(None) };
+    if answer.starts_with(b"HTTP/1.1 101") { Ok(Some(end + 4)) } else { Err(format!("no upgrade: {}", String::from_utf8_lossy(answer)).into()) }
+}
+
+/// What to say of a Close frame.
+pub fn closed(payload: &[u8]) -> Fault {
+    let code = payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
+    format!("the server closed a connection with {code}").into()
 }
 
 /// Appends a frame. The mask is there, as a client's must be, and zero: masking costs nothing and hides nothing here.
