@@ -12,7 +12,7 @@ use gochat_core::{
     time::Timestamp,
 };
 
-use super::{json, websocket::write_frame};
+use super::{json, protobuf, websocket::write_frame};
 
 /// The largest number of a request: the largest integer that every JSON reader keeps exactly.
 pub(super) const REQUEST_ID_MAX: u64 = (1 << 53) - 1;
@@ -22,10 +22,12 @@ pub(super) const REQUEST_ID_MAX: u64 = (1 << 53) - 1;
 pub(super) enum Codec {
     /// `gochat.v1.json`: text frames.
     Json,
+    /// `gochat.v1.proto`: binary frames.
+    Proto,
 }
 
 /// Encodings; the size of tables indexed by `Codec as usize`.
-pub(super) const CODECS: usize = 1;
+pub(super) const CODECS: usize = 2;
 
 /// A request.
 #[derive(Debug, PartialEq)]
@@ -92,18 +94,20 @@ impl Codec {
     pub(super) fn subprotocol(self) -> &'static str {
         match self {
             Codec::Json => "gochat.v1.json",
+            Codec::Proto => "gochat.v1.proto",
         }
     }
 
     /// The codec of a subprotocol.
     pub(super) fn of(subprotocol: &str) -> Option<Codec> {
-        [Codec::Json].into_iter().find(|codec| codec.subprotocol() == subprotocol)
+        [Codec::Json, Codec::Proto].into_iter().find(|codec| codec.subprotocol() == subprotocol)
     }
 
     /// The kind of WebSocket message that it uses.
     pub(super) fn opcode(self) -> OpCode {
         match self {
             Codec::Json => OpCode::Text,
+            Codec::Proto => OpCode::Binary,
         }
     }
 
@@ -111,6 +115,7 @@ impl Codec {
     pub(super) fn decode(self, payload: &[u8], depth_max: usize) -> Result<(u64, ClientFrame), Unreadable> {
         match self {
             Codec::Json => json::decode(payload, depth_max),
+            Codec::Proto => protobuf::decode(payload),
         }
     }
 
@@ -120,6 +125,7 @@ impl Codec {
             payload.clear();
             match self {
                 Codec::Json => json::encode(payload, frame),
+                Codec::Proto => protobuf::encode(payload, frame),
             }
             write_frame(out, self.opcode(), payload);
             if payload.capacity() > PAYLOAD_KEPT_BYTES {

@@ -18,7 +18,7 @@
 //! | `reader`, `requests` | what a connection reads, and what it leads to |
 //! | `connection`, `shard` | what a connection is told, and by whom |
 //! | `presence`, `marks` | authentication, routes; marks |
-//! | `codec`, `json`, [`wire`] | the forms of frames |
+//! | `codec`, `json`, `protobuf`, [`wire`] | the forms of frames |
 //! | [`http`] | everything that is asked over HTTP |
 
 mod accept;
@@ -28,6 +28,7 @@ pub mod http;
 mod json;
 mod marks;
 mod presence;
+mod protobuf;
 mod reader;
 mod requests;
 mod settings;
