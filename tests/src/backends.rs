@@ -27,8 +27,8 @@ async fn sqlite_keeps_the_contract_of_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_with_the_query_builders_appends_keeps_the_contract_of_the_store() {
-    let (database, _folder) = database(&SqliteSettings { appends_by_query_builder: true, ..SqliteSettings::default() });
+async fn sqlite_with_the_query_builder_alone_keeps_the_contract_of_the_store() {
+    let (database, _folder) = database(&SqliteSettings { by_query_builder: true, ..SqliteSettings::default() });
     conformance::run_all::<dyn Store>(store::CASES, database).await;
 }
 

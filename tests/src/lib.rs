@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "tests say what they check in their names")]
 
 pub mod client;
+pub mod frames;
 pub mod process;
 pub mod sandbox;
 
@@ -13,6 +14,8 @@ mod architecture;
 mod backends;
 #[cfg(test)]
 mod browser;
+#[cfg(test)]
+mod checker;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
