@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use uuid::Uuid;
 
+use crate::frames;
+
 /// Longest wait for anything in a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -177,9 +179,10 @@ pub fn new_id() -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closed(pub u16);
 
-/// A WebSocket that speaks `gochat.v1.json`.
+/// A WebSocket that speaks `gochat.v1.json`, or `gochat.v1.proto` where [`frames::PROTOBUF`] says so; to its user it is JSON.
 pub struct Socket {
     inner: FragmentCollector<TokioIo<Upgraded>>,
+    protobuf: bool,
     next_id: u64,
     unread: VecDeque<Value>,
 }
@@ -192,6 +195,7 @@ impl Socket {
 
     /// Connects with more headers; `Err` is the status of a refusal.
     pub async fn try_open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Socket, String> {
+        let protobuf = frames::protobuf();
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let mut request = Request::builder()
             .uri(path)
@@ -200,13 +204,13 @@ impl Socket {
             .header(header::CONNECTION, "upgrade")
             .header("Sec-WebSocket-Key", handshake::generate_key())
             .header("Sec-WebSocket-Version", "13")
-            .header("Sec-WebSocket-Protocol", "gochat.v1.json");
+            .header("Sec-WebSocket-Protocol", if protobuf { "gochat.v1.proto" } else { "gochat.v1.json" });
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(Bytes::new())).unwrap();
         let (socket, _) = handshake::client(&TokioExecutor::new(), request, stream).await.map_err(|error| error.to_string())?;
-        Ok(Socket { inner: FragmentCollector::new(socket), next_id: 0, unread: VecDeque::new() })
+        Ok(Socket { inner: FragmentCollector::new(socket), protobuf, next_id: 0, unread: VecDeque::new() })
     }
 
     /// Sends a frame as it is.
@@ -214,11 +218,20 @@ impl Socket {
         self.inner.write_frame(Frame::text(Payload::Borrowed(text.as_bytes()))).await.expect("the socket is open");
     }
 
+    /// A request in the form of this socket.
+    fn frame(&self, request: &Value) -> Frame<'static> {
+        if self.protobuf {
+            let payload = frames::encode(request).unwrap_or_else(|| panic!("no ClientFrame says {request}"));
+            return Frame::binary(Payload::Owned(payload));
+        }
+        Frame::text(Payload::Owned(request.to_string().into_bytes()))
+    }
+
     /// Sends a request with the next id; answers with the id.
     pub async fn send(&mut self, mut request: Value) -> u64 {
         self.next_id += 1;
         request["id"] = self.next_id.into();
-        self.send_text(&request.to_string()).await;
+        self.inner.write_frame(self.frame(&request)).await.expect("the socket is open");
         self.next_id
     }
 
@@ -247,8 +260,7 @@ impl Socket {
         self.next_id += 1;
         let id = self.next_id;
         request["id"] = id.into();
-        let frame = Frame::text(Payload::Owned(request.to_string().into_bytes()));
-        self.inner.write_frame(frame).await.map_err(|_| Closed(1006))?;
+        self.inner.write_frame(self.frame(&request)).await.map_err(|_| Closed(1006))?;
         loop {
             let frame = self.read().await?;
             if frame["id"] == id {
@@ -304,7 +316,8 @@ impl Socket {
         let frame = timeout(PATIENCE, self.inner.read_frame()).await.expect("a frame in time").map_err(|_| Closed(1006))?;
         match frame.opcode {
             OpCode::Close => Err(Closed(frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]])))),
-            OpCode::Text => Ok(serde_json::from_slice(&frame.payload).expect("JSON")),
+            OpCode::Text if !self.protobuf => Ok(serde_json::from_slice(&frame.payload).expect("JSON")),
+            OpCode::Binary if self.protobuf => Ok(frames::decode(&frame.payload)),
             other => panic!("unexpected frame {other:?}"),
         }
     }

@@ -1,7 +1,7 @@
-//! The six flows of the seed, each run twice: with records as they are, and with every record passed through its
-//! protobuf form, so that nothing is shaped by one process only.
+//! The six flows of the seed, each run three times: over JSON frames, over protobuf frames, and with every record between roles
+//! passed through its protobuf form, so that nothing is shaped by one process only.
 
-/// Makes two tests of one: on the plain bus and on the wire form.
+/// Makes three tests of one.
 macro_rules! flows {
     ($($(#[$doc:meta])* async fn $name:ident($server:ident) $body:block)*) => {$(
         mod $name {
@@ -13,6 +13,11 @@ macro_rules! flows {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn plain() {
                 flow(crate::sandbox::Sandbox::start().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn protobuf_frames() {
+                crate::frames::PROTOBUF.scope(true, async { flow(crate::sandbox::Sandbox::start().await).await }).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
