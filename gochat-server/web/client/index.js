@@ -350,6 +350,8 @@ export class GoChat {
     const round = ++this.round;
     try {
       const seen = new Set();
+      // What comes, or moves to another page, while the list is read may not be in it.
+      const before = new Map([...this.conversations].map(([id, { head_seq }]) => [id, head_seq]));
       let cursor;
       do {
         /** @type {any} */
@@ -361,7 +363,7 @@ export class GoChat {
         }
         cursor = page.next_cursor;
       } while (cursor);
-      for (const id of this.conversations.keys()) if (!seen.has(id)) this.drop(id);
+      for (const [id, head] of before) if (!seen.has(id) && this.conversations.get(id)?.head_seq === head) this.drop(id);
       this.synced = true;
       this.failure = null;
       this.touch("status", "list");

@@ -201,3 +201,21 @@ test("what comes while a new conversation is read is not lost", async (t) => {
   assert.deepEqual(client.shown, [2, 3]);
   assert.equal(client.chat.conversations.get("c").unread, 0);
 });
+
+test("a conversation that begins while the list is read stays; one that is not listed any more goes", async (t) => {
+  const store = memoryStore();
+  await store.write([{ table: "conversations", put: [conversation(3, { id: "gone" })] }]);
+  let list;
+  const client = await made(t, {
+    store,
+    answer: (frame) => (frame.type === "list" ? new Promise((resolve) => (list = resolve)) : { conversations: [] }),
+    http: async (url) => (url.endsWith("/conversations/c") ? conversation(1) : { items: [] }),
+  });
+  assert.deepEqual([...client.chat.conversations.keys()], ["gone"]);
+  await client.go("online");
+  client.say({ type: "message", ...entry(1) });
+  await settled();
+  list({ items: [], next_cursor: null });
+  await settled();
+  assert.deepEqual([...client.chat.conversations.keys()], ["c"]);
+});

@@ -64,7 +64,9 @@ export class Thread {
     this.spoken = h("div", { class: "hidden", role: "log", "aria-live": "polite" });
     this.body = h("div", { class: "thread-body" }, this.scroller, this.jump);
     this.element = h("main", { class: "thread", id: "thread" });
-    new ResizeObserver(() => this.follow && this.stick()).observe(this.scroller);
+    // The window, and pictures that come late.
+    const resized = new ResizeObserver(() => this.follow && this.stick());
+    for (const element of [this.scroller, this.log]) resized.observe(element);
     /** Whether the end is kept in view. */
     this.follow = true;
     document.addEventListener("visibilitychange", () => this.see());
@@ -364,7 +366,10 @@ export class Thread {
   }
 
   onScroll() {
-    if (!this.placed || this.shownKind !== "thread") return;
+    if (this.shownKind !== "thread") return;
+    // Whoever scrolls while the first messages are read has found a place already.
+    if (!this.placed && this.fromEnd > END_PX) this.placed = true;
+    if (!this.placed) return;
     const atEnd = this.high === Infinity && this.fromEnd < END_PX;
     if (atEnd) this.below = 0;
     this.follow = atEnd;

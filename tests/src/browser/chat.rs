@@ -4,7 +4,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{Driver, page::Page};
-use crate::{client::User, process::Process};
+use crate::{
+    client::{PASSWORD, User},
+    process::Process,
+};
 
 /// Cheap passwords: three registrations are not what is tested here.
 fn server(folder: &TempDir) -> Process {
@@ -82,6 +85,42 @@ async fn three_people_chat_in_a_group() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn older_history_comes_while_scrolling_up_and_the_reader_keeps_the_place() {
+    let (folder, driver) = (tempfile::tempdir().unwrap(), Driver::start());
+    let server = server(&folder);
+    let ana = Page::open(&driver, server.address).await;
+    ana.register("ana", "Ana Lovelace").await;
+    let (bo, other) = (User::register(server.address, "bo").await, User::login(server.address, "ana", PASSWORD).await);
+    let conversation = bo.single(&other).await;
+    for number in 1..=300 {
+        bo.say(&conversation, &format!("number {number}")).await;
+    }
+    let read = json!({"read_seq": 301});
+    other.post(&format!("/conversations/{conversation}/marks"), read).await.expect(200);
+
+    ana.reload().await;
+    ana.open_conversation("bo").await;
+    ana.until_messages(&["number 299", "number 300"]).await;
+    let place = "const log = document.querySelector('.scroller');
+        const [rows, text] = [log.querySelectorAll('.message'), (row) => row.querySelector('.text').textContent];
+        const top = (row) => Math.round(row.getBoundingClientRect().top);";
+    let scroll =
+        format!("{place} log.scrollTop = 200; const row = [...rows].find((row) => top(row) > 100); return [rows.length, text(row), top(row)];");
+    let before = ana.run(&scroll, vec![]).await;
+    ana.until("older messages", &format!("{place} return rows.length > arguments[0]"), vec![before[0].clone()]).await;
+    let same = format!("{place} return top([...rows].find((row) => text(row) === arguments[0]))");
+    let moved = ana.run(&same, vec![before[1].clone()]).await.as_i64().unwrap() - before[2].as_i64().unwrap();
+    assert!(moved.abs() <= 2, "the message moved by {moved} pixels");
+
+    let first = format!("{place} log.scrollTop = 0; return text(rows[0]) === 'number 1'");
+    ana.until("the first message", &first, vec![]).await;
+    let shown = ana.messages().await;
+    assert!(shown.len() < 300, "the page does not grow with the history: {}", shown.len());
+    let expected: Vec<String> = (1..=shown.len()).map(|number| format!("number {number}")).collect();
+    assert_eq!(shown, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_written_while_the_server_was_dead_go_out_once_and_a_draft_stays() {
     let (folder, driver) = (tempfile::tempdir().unwrap(), Driver::start());
     let mut server = server(&folder);
@@ -114,7 +153,7 @@ async fn messages_written_while_the_server_was_dead_go_out_once_and_a_draft_stay
     assert_eq!(ana.value("#message").await, "a draft");
 
     // What the server holds is what was written, each once, under seqs without a gap.
-    let reader = User::login(server.address, "bo", crate::client::PASSWORD).await;
+    let reader = User::login(server.address, "bo", PASSWORD).await;
     let conversation = ana.run("return document.querySelector('#thread').dataset.conversation", vec![]).await;
     let stored = reader.read_all(conversation.as_str().unwrap()).await;
     let mut texts: Vec<&str> = stored.iter().filter_map(|message| message["text"].as_str()).collect();
