@@ -95,3 +95,84 @@ impl PushProvider for WebhookPush {
         Ok(outcomes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::{Router, http::HeaderMap, routing::post};
+    use gochat_core::{
+        ids::{ConversationId, DeviceId, PushJobId, Seq, UserId},
+        time::ManualClock,
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    type Seen = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
+
+    /// A receiver that answers with the number in its path and keeps what it got.
+    async fn receiver() -> (String, Seen) {
+        let seen = Seen::default();
+        let keep = seen.clone();
+        let answer = move |path: axum::extract::Path<u16>, headers: HeaderMap, body: Bytes| async move {
+            keep.lock().unwrap().push((headers, body));
+            http::StatusCode::from_u16(path.0).unwrap()
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/{status}", post(answer))).await });
+        (address, seen)
+    }
+
+    fn notice() -> Notice {
+        Notice {
+            id: PushJobId::from(Uuid::now_v7()),
+            user_id: UserId::from(Uuid::now_v7()),
+            device_id: DeviceId::from(Uuid::now_v7()),
+            conversation_id: ConversationId::from(Uuid::now_v7()),
+            seq: Seq(7),
+            title: "GoChat".into(),
+            text: "New message".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_push_is_posted_with_a_signature_that_its_receiver_can_check() {
+        let (address, seen) = receiver().await;
+        let clock = Arc::new(ManualClock::default());
+        let webhook = WebhookPush::new(&format!("{address}/204"), "secret".into(), clock.clone()).unwrap();
+        let notice = notice();
+        assert_eq!(webhook.push(std::slice::from_ref(&notice)).await.unwrap(), [PushOutcome::Sent]);
+        let (headers, body) = seen.lock().unwrap().remove(0);
+        let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+        assert_eq!((header("x-gochat-id"), header("x-gochat-timestamp")), (notice.id.to_string(), clock.now().0.to_string()));
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
+        mac.update(format!("{}.{}.", clock.now().0, notice.id).as_bytes());
+        mac.update(&body);
+        let signature = header("x-gochat-signature");
+        let hex = signature.strip_prefix("sha256=").unwrap();
+        let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        mac.verify_slice(&bytes).expect("the signature");
+        let sent: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&sent["seq"], &sent["text"]), (&7.into(), &"New message".into()));
+    }
+
+    #[tokio::test]
+    async fn each_answer_leads_to_its_outcome() {
+        let (address, _) = receiver().await;
+        for (status, outcome) in [
+            (200, PushOutcome::Sent),
+            (404, PushOutcome::Refused),
+            (429, PushOutcome::Failed),
+            (503, PushOutcome::Failed),
+            (302, PushOutcome::Failed),
+        ] {
+            let webhook = WebhookPush::new(&format!("{address}/{status}"), "secret".into(), Arc::new(ManualClock::default())).unwrap();
+            assert_eq!(webhook.push(&[notice(), notice()]).await.unwrap(), [outcome, outcome], "{status}");
+        }
+        let nobody = WebhookPush::new("http://127.0.0.1:1/", "secret".into(), Arc::new(ManualClock::default())).unwrap();
+        assert_eq!(nobody.push(&[notice()]).await.unwrap(), [PushOutcome::Failed]);
+        assert!(WebhookPush::new("https://example.org", "secret".into(), Arc::new(ManualClock::default())).is_err());
+    }
+}
