@@ -10,7 +10,8 @@ use super::{Fault, http::Http, progress, target::Target};
 
 /// Users named in one request to invite them.
 const INVITE_MAX: usize = 1000;
-const PASSWORD: &str = "correct horse battery";
+/// Of everybody who registers.
+pub const PASSWORD: &str = "correct horse battery";
 
 /// What is to be made.
 #[derive(Clone, Copy, Debug, Default)]
