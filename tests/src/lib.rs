@@ -25,4 +25,6 @@ mod flows;
 #[cfg(test)]
 mod generated;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod protocol;
