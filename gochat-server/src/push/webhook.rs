@@ -103,7 +103,7 @@ mod tests {
     use axum::{Router, http::HeaderMap, routing::post};
     use gochat_core::{
         ids::{ConversationId, DeviceId, PushJobId, Seq, UserId},
-        time::ManualClock,
+        time::{ManualClock, Timestamp},
     };
     use uuid::Uuid;
 
@@ -140,7 +140,7 @@ mod tests {
     #[tokio::test]
     async fn a_push_is_posted_with_a_signature_that_its_receiver_can_check() {
         let (address, seen) = receiver().await;
-        let clock = Arc::new(ManualClock::default());
+        let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
         let webhook = WebhookPush::new(&format!("{address}/204"), "secret".into(), clock.clone()).unwrap();
         let notice = notice();
         assert_eq!(webhook.push(std::slice::from_ref(&notice)).await.unwrap(), [PushOutcome::Sent]);
@@ -168,11 +168,12 @@ mod tests {
             (503, PushOutcome::Failed),
             (302, PushOutcome::Failed),
         ] {
-            let webhook = WebhookPush::new(&format!("{address}/{status}"), "secret".into(), Arc::new(ManualClock::default())).unwrap();
+            let webhook =
+                WebhookPush::new(&format!("{address}/{status}"), "secret".into(), Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)))).unwrap();
             assert_eq!(webhook.push(&[notice(), notice()]).await.unwrap(), [outcome, outcome], "{status}");
         }
-        let nobody = WebhookPush::new("http://127.0.0.1:1/", "secret".into(), Arc::new(ManualClock::default())).unwrap();
+        let nobody = WebhookPush::new("http://127.0.0.1:1/", "secret".into(), Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)))).unwrap();
         assert_eq!(nobody.push(&[notice()]).await.unwrap(), [PushOutcome::Failed]);
-        assert!(WebhookPush::new("https://example.org", "secret".into(), Arc::new(ManualClock::default())).is_err());
+        assert!(WebhookPush::new("https://example.org", "secret".into(), Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)))).is_err());
     }
 }
