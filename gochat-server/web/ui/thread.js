@@ -194,6 +194,7 @@ export class Thread {
   async load(work) {
     const id = this.id;
     this.loading = true;
+    this.log.setAttribute("aria-busy", "true");
     this.failed = null;
     this.showTop();
     try {
@@ -204,6 +205,7 @@ export class Thread {
       if (this.id === id) {
         this.loading = false;
         this.render();
+        this.log.setAttribute("aria-busy", "false");
         if (!this.failed) this.extend();
       }
     }

@@ -101,6 +101,7 @@ async fn older_history_comes_while_scrolling_up_and_the_reader_keeps_the_place()
     ana.reload().await;
     ana.open_conversation("bo").await;
     ana.until_messages(&["number 299", "number 300"]).await;
+    ana.until("the first page", "return document.querySelector('.log').ariaBusy === 'false'", vec![]).await;
     let place = "const log = document.querySelector('.scroller');
         const [rows, text] = [log.querySelectorAll('.message'), (row) => row.querySelector('.text').textContent];
         const top = (row) => Math.round(row.getBoundingClientRect().top);";
