@@ -12,7 +12,7 @@ use gochat_core::auth::{PasswordSettings, Passwords};
 use gochat_server::system::SystemIds;
 use serde_json::json;
 
-use super::{Fault, disk, figures::Figures, sockets};
+use super::{Fault, calibrate, figures::Figures, sockets};
 
 /// Messages in one commit at most.
 const BATCH_MAX: usize = 4000;
@@ -41,7 +41,7 @@ impl Limits {
     /// All of them, as a scenario of its own.
     pub async fn calibrate(&mut self) -> Result<Figures, Fault> {
         let mut figures = Figures::of("calibrate");
-        figures.number("fdatasync_us", disk::fdatasync(&self.folder)?);
+        figures.number("fdatasync_us", calibrate::fdatasync(&self.folder)?);
         let mut appends = serde_json::Map::new();
         for batch in BATCHES {
             appends.insert(batch.to_string(), json!(self.appends(batch)?.round()));
@@ -53,7 +53,7 @@ impl Limits {
         }
         figures.set("socket_deliveries_per_s", deliveries);
         figures.number("hashes_per_s", self.hashes().await?);
-        figures.number("fdatasync_us_after", disk::fdatasync(&self.folder)?);
+        figures.number("fdatasync_us_after", calibrate::fdatasync(&self.folder)?);
         Ok(figures)
     }
 
@@ -62,7 +62,7 @@ impl Limits {
         let batch = batch.clamp(1, BATCH_MAX);
         Ok(match self.appends.get(&batch) {
             Some(known) => *known,
-            None => *self.appends.entry(batch).or_insert(disk::appends(&self.folder, batch)?),
+            None => *self.appends.entry(batch).or_insert(calibrate::appends(&self.folder, batch)?),
         })
     }
 

@@ -288,7 +288,7 @@ impl<'a> Load<'a> {
         for (user, sender) in self.senders.iter().enumerate() {
             let sent = sender.first + sender.flights.len() as u32 - 1;
             for receiver in (0..pool.len()).filter(|receiver| self.shape.hears(*receiver, user)) {
-                self.ledger.expect(receiver, self.shape.voice(user), user as u32, sent);
+                self.ledger.due(receiver, self.shape.voice(user), user as u32, sent);
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 //! ```text
 //! talk.rs                p2p, fanout           load.rs      messages at a pace
 //! idle.rs connect.rs history.rs login.rs start.rs           one scenario each
-//! limits.rs              what the machine can do at best: disk.rs, sockets.rs
+//! limits.rs              what the machine can do at best: calibrate.rs, sockets.rs
 //! target.rs, child.rs    the server            provision.rs users and conversations
 //! pool.rs, line.rs       connections           wire.rs      frames: json.rs, proto.rs
 //! verify.rs              what was lost, repeated or disordered
@@ -11,9 +11,10 @@
 //!
 //! Results go to standard output, progress to standard error.
 
+mod calibrate;
 mod child;
 mod connect;
-mod disk;
+
 mod figures;
 mod history;
 mod http;
@@ -152,7 +153,7 @@ async fn measure(scenario: Scenario, arguments: &Arguments, folder: &std::path::
         Scenario::Login => drop(limits.hashes().await?),
         Scenario::Idle | Scenario::Connect | Scenario::History => {}
     }
-    let before = disk::fdatasync(folder)?;
+    let before = calibrate::fdatasync(folder)?;
     let target = Target::of(arguments, folder)?;
     let mut figures = match scenario {
         Scenario::P2p => talk::p2p(&target, arguments, limits).await?,
@@ -164,6 +165,6 @@ async fn measure(scenario: Scenario, arguments: &Arguments, folder: &std::path::
         Scenario::Calibrate | Scenario::Start => return Err("runs without a server".into()),
     };
     figures.number("fdatasync_us", before);
-    figures.number("fdatasync_us_after", disk::fdatasync(folder)?);
+    figures.number("fdatasync_us_after", calibrate::fdatasync(folder)?);
     Ok(figures)
 }

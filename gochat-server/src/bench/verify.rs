@@ -96,7 +96,7 @@ impl Ledger {
     }
 
     /// Nothing more comes: the receiver should have seen `sent` messages of that sender.
-    pub fn expect(&mut self, receiver: usize, voice: usize, sender: u32, sent: u32) {
+    pub fn due(&mut self, receiver: usize, voice: usize, sender: u32, sent: u32) {
         let last = self.last[receiver * self.voices + voice];
         self.missing.extend((last + 1..=sent).map(|number| (receiver as u32, sender, number)));
     }
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_clean_run_is_clean() {
         let mut clean = ledger(&[1, 2, 3], &[(2, 1), (3, 2), (4, 3)], &[1, 2, 3]);
-        clean.expect(1, 0, 1, 3);
+        clean.due(1, 0, 1, 3);
         assert_eq!(clean.verdict(), CLEAN);
         assert!(!clean.verdict().is_violated());
     }
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(judged(&[1, 3, 2], &[], &[1, 2, 3]), Verdict { disordered: 1, ..CLEAN });
         assert_eq!(judged(&[1, 3], &[], &[1, 2, 3]), Verdict { lost: 1, missing_live: 1, ..CLEAN });
         let mut end = ledger(&[1], &[], &[1, 2, 3]);
-        end.expect(1, 0, 1, 3);
+        end.due(1, 0, 1, 3);
         assert_eq!(end.verdict(), Verdict { lost: 2, missing_live: 2, ..CLEAN });
     }
 
