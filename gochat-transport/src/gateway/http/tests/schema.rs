@@ -48,10 +48,10 @@ fn matches(document: &Value, schema: &Value, value: &Value) -> Result<(), String
     if schema.get("const").is_some_and(|constant| constant != value) {
         return Err(format!("{value} is not {}", schema["const"]));
     }
-    if let Some(number) = value.as_f64() {
-        if schema["minimum"].as_f64().is_some_and(|minimum| number < minimum) || schema["maximum"].as_f64().is_some_and(|maximum| number > maximum) {
-            return Err(format!("{value} is out of bounds"));
-        }
+    if let Some(number) = value.as_f64()
+        && (schema["minimum"].as_f64().is_some_and(|minimum| number < minimum) || schema["maximum"].as_f64().is_some_and(|maximum| number > maximum))
+    {
+        return Err(format!("{value} is out of bounds"));
     }
     if let Some(text) = value.as_str() {
         let chars = text.chars().count() as u64;
