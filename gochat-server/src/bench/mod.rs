@@ -14,7 +14,6 @@
 mod calibrate;
 mod child;
 mod connect;
-
 mod figures;
 mod history;
 mod http;
