@@ -15,6 +15,8 @@ const RANK = { member: 0, admin: 1, owner: 2 };
 const ROLE = { member: "", admin: "Admin", owner: "Owner" };
 /** From so many members on, they can be searched. */
 const SEARCH_FROM = 12;
+/** Members in the page at most; the others are found by searching. */
+const MEMBERS_SHOWN = 300;
 const HOUR_MS = 3_600_000;
 
 export class Details {
@@ -29,15 +31,27 @@ export class Details {
     this.requests = [];
     /** @type {any} */
     this.failed = null;
-    this.wanted = "";
     /** What the page shows, to see whether it must be built again. */
     this.shown = "";
+    this.closing = iconButton("close", "Close details", () => this.close());
+    this.heading = h("h2", {});
+    this.search = h("input", {
+      class: "search-input",
+      type: "search",
+      placeholder: "Search members",
+      "aria-label": "Search members",
+      oninput: () => this.conversation && this.showMembers(this.conversation),
+    });
     this.body = h("div", { class: "details-body" });
     this.memberRows = h("ul", { class: "members", "aria-label": "Members" });
     this.element = h("aside", { class: "details", hidden: true, "aria-label": "Details" });
     this.element.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !event.defaultPrevented) this.close();
     });
+  }
+
+  get conversation() {
+    return this.id ? this.chat.conversations.get(this.id) : undefined;
   }
 
   close() {
@@ -55,11 +69,11 @@ export class Details {
       this.members = null;
       this.requests = [];
       this.failed = null;
-      this.wanted = "";
+      this.search.value = "";
       void this.load();
     }
     this.render();
-    if (opened) /** @type {HTMLElement | null} */ (this.element.querySelector(".icon-button"))?.focus();
+    if (opened) this.closing.focus();
   }
 
   /** @param {Set<string>} topics */
@@ -89,21 +103,24 @@ export class Details {
   }
 
   render() {
-    const conversation = this.id ? this.chat.conversations.get(this.id) : undefined;
+    const conversation = this.conversation;
     if (!conversation) return fill(this.element);
     const title = titleOf(this.chat, conversation);
     const { unread: _, read_seq: __, delivered_seq: ___, last_message: ____, counted_seq: _____, active_at: ______, head_seq: _______, ...stable } = conversation;
     const names = (this.members ?? []).map((member) => this.chat.user(member.user_id)?.display_name);
     const { peer_read_seq: ________, peer_delivered_seq: _________, ...content } = stable;
     const shown = JSON.stringify([content, title, names, this.requests, Boolean(this.members), String(this.failed)]);
-    // What did not change keeps its focus and its place.
     if (this.shown === shown && this.element.firstChild) return;
     this.shown = shown;
+    // What stays keeps its place and its focus.
+    const focused = this.element.contains(document.activeElement) ? /** @type {HTMLElement} */ (document.activeElement) : null;
     const top = this.body.scrollTop;
     const group = conversation.kind === "group";
     fill(this.body, this.top(conversation, title), group ? this.group(conversation) : null, this.bottom(conversation, title));
-    fill(this.element, h("header", { class: "details-head" }, iconButton("close", "Close details", () => this.close()), h("h2", {}, group ? "Group" : "Chat")), this.body);
+    this.heading.textContent = group ? "Group" : "Chat";
+    fill(this.element, h("header", { class: "details-head" }, this.closing, this.heading), this.body);
     this.body.scrollTop = top;
+    if (focused) (focused.isConnected ? focused : this.closing).focus({ preventScroll: true });
   }
 
   /** @param {Conversation} conversation @param {string} title */
@@ -170,36 +187,30 @@ export class Details {
 
   /** @param {Conversation} conversation */
   memberSection(conversation) {
-    const search = h("input", {
-      class: "search-input",
-      type: "search",
-      placeholder: "Search members",
-      "aria-label": "Search members",
-      value: this.wanted,
-      oninput: () => {
-        this.wanted = search.value;
-        this.showMembers(conversation);
-      },
-    });
     this.showMembers(conversation);
     return h(
       "section",
       {},
       h("h3", {}, "Members"),
       this.failed ? h("p", { class: "error-line", role: "alert" }, explain(this.failed)) : null,
-      (this.members?.length ?? 0) >= SEARCH_FROM ? h("div", { class: "search" }, icon("search"), search) : null,
+      (this.members?.length ?? 0) >= SEARCH_FROM ? h("div", { class: "search" }, icon("search"), this.search) : null,
       this.members || this.failed ? this.memberRows : h("div", { class: "ghost-rows" }, [1, 2, 3].map(() => h("div", { class: "ghost-row" }, h("span", { class: "ghost circle small" }), h("span", { class: "ghost line" })))),
     );
   }
 
   /** @param {Conversation} conversation */
   showMembers(conversation) {
-    const wanted = this.wanted.trim().toLocaleLowerCase();
+    const wanted = this.search.value.trim().toLocaleLowerCase();
     const matching = (this.members ?? []).filter(({ user_id }) => {
       const user = this.chat.user(user_id);
       return !wanted || `${user?.display_name} ${user?.username}`.toLocaleLowerCase().includes(wanted);
     });
-    fill(this.memberRows, matching.map((member) => this.memberRow(conversation, member)));
+    const more = matching.length - MEMBERS_SHOWN;
+    fill(
+      this.memberRows,
+      matching.slice(0, MEMBERS_SHOWN).map((member) => this.memberRow(conversation, member)),
+      more > 0 ? h("li", { class: "empty-line" }, `And ${more} more. Search to find them.`) : null,
+    );
   }
 
   /** @param {Conversation} conversation @param {Member} member */
