@@ -284,6 +284,14 @@ impl Socket {
         self.read().await.expect("a frame")
     }
 
+    /// As [`next`](Self::next), for a connection that may break.
+    pub async fn try_next(&mut self) -> Result<Value, Closed> {
+        match self.unread.pop_front() {
+            Some(frame) => Ok(frame),
+            None => self.read().await,
+        }
+    }
+
     /// The next frame of this type; others are dropped.
     pub async fn next_of(&mut self, kind: &str) -> Value {
         loop {

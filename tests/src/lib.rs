@@ -21,6 +21,8 @@ mod crash;
 #[cfg(test)]
 mod docs;
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
 mod flows;
 #[cfg(test)]
 mod generated;
@@ -28,3 +30,5 @@ mod generated;
 mod hostile;
 #[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod settings;
