@@ -13,6 +13,8 @@ mod architecture;
 #[cfg(test)]
 mod backends;
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod browser;
 #[cfg(test)]
 mod checker;

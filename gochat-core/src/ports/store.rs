@@ -111,7 +111,7 @@ pub trait Conversations: Port {
     async fn conversation_by_link(&self, link_hash: &[u8]) -> Result<Option<Conversation>>;
     /// Open requests to join, oldest first.
     async fn join_requests(&self, id: ConversationId, limit: usize) -> Result<Vec<JoinRequest>>;
-    /// Sets the member's own choice not to be notified; `NOT_A_MEMBER` for who is none.
+    /// Sets the member's own choice not to be notified; `NOT_A_MEMBER` for who has left, `CONVERSATION_NOT_FOUND` for a stranger.
     async fn set_muted(&self, id: ConversationId, user: UserId, muted: bool) -> Result<Member>;
 }
 

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::ConnectInfo, response::Response};
+use axum::{
+    Router,
+    body::Body,
+    extract::ConnectInfo,
+    response::{IntoResponse, Response},
+};
 use gochat_core::error::{Code, Error, Result};
 use http_body_util::Limited;
 use hyper::{Request, body::Incoming, header::CONTENT_LENGTH, server::conn::http1, service::service_fn};
@@ -23,7 +28,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::{Gateway, GatewaySettings, Shared, upgrade::problem};
+use super::{Gateway, GatewaySettings, Shared, http::Problem};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -201,7 +206,8 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 async fn answer(settings: &GatewaySettings, router: Router, peer: Peer, request: Request<Incoming>) -> Response {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|declared| declared > settings.http_body_bytes_max as u64) {
-        return problem(&Error::new(Code::TooLarge, format!("a request body has at most {} bytes", settings.http_body_bytes_max)));
+        let cause = format!("a request body has at most {} bytes", settings.http_body_bytes_max);
+        return Problem::from(Error::new(Code::TooLarge, cause)).into_response();
     }
     let mut request = request.map(|body| Body::new(Limited::new(body, settings.http_body_bytes_max)));
     request.extensions_mut().insert(ConnectInfo(peer.address));
@@ -209,6 +215,6 @@ async fn answer(settings: &GatewaySettings, router: Router, peer: Peer, request:
     match timeout(settings.http_request_deadline, router.oneshot(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => problem(&Code::TimeoutUnknown.into()),
+        Err(_) => Problem::from(Code::TimeoutUnknown).into_response(),
     }
 }

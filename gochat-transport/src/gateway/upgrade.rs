@@ -18,6 +18,7 @@ use super::{
     Gateway, Peer,
     accept::Admission,
     codec::Codec,
+    http::Problem,
     shard::{Adopted, Command},
 };
 
@@ -27,12 +28,12 @@ pub(super) async fn upgrade(State(gateway): State<Arc<Gateway>>, mut request: Re
         Ok(response) => response,
         Err(error) => {
             gateway.shared.counters.refusals.one();
-            let mut response = problem(&error);
-            if error.code == Code::InvalidRequest {
-                *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
-                response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            if error.code != Code::InvalidRequest {
+                return Problem::from(error).into_response();
             }
+            let mut response = Problem::from(error).with_status(StatusCode::UPGRADE_REQUIRED).into_response();
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             response
         }
     }
@@ -129,22 +130,6 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Codec, bool)> {
         Some(codec) => Ok((codec, true)),
         None => Err(Error::new(Code::InvalidField, "none of these subprotocols is known")),
     }
-}
-
-/// An error as HTTP tells it (RFC 9457).
-pub(super) fn problem(error: &Error) -> Response {
-    let status = error.kind().status();
-    let body = serde_json::json!({
-        "type": format!("urn:gochat:error:{}", error.code.as_str()),
-        "title": error.code.cause(),
-        "status": status,
-        "detail": error.message,
-        "code": error.code.as_str(),
-        "hint": error.code.hint(),
-        "retry_after_ms": error.retry_after.map(|wait| wait.as_millis() as u64),
-    });
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }
 
 #[cfg(test)]

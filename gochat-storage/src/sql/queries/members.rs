@@ -75,8 +75,8 @@ pub async fn join_requests(conn: &mut Conn, id: ConversationId, rows: usize) -> 
 }
 
 pub async fn set_muted(conn: &mut Conn, id: ConversationId, user: UserId, muted: bool) -> Result<Member, Fail> {
-    let current = intervals_of_one(conn, id, user).await?.into_iter().next_back().filter(Member::is_current);
-    let mut member = current.ok_or(Code::NotAMember)?;
+    let newest = intervals_of_one(conn, id, user).await?.into_iter().next_back().ok_or(Code::ConversationNotFound)?;
+    let mut member = Some(newest).filter(Member::is_current).ok_or(Code::NotAMember)?;
     if member.muted != muted {
         member.muted = muted;
         diesel::update(row_of(&member)).set(members::muted.eq(muted)).execute(conn).await?;
