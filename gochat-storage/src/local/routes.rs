@@ -76,7 +76,8 @@ impl LocalRoutes {
     fn attach_one(&self, route: &Route, now: Instant, until: Instant) -> bool {
         let key = key(route.user);
         let mut shard = self.write(shard(key));
-        let leased = shard.entry(key).or_default();
+        // Most users have one device connected; a vector that grows by itself would take room for four.
+        let leased = shard.entry(key).or_insert_with(|| Vec::with_capacity(1));
         leased.retain(|leased| now < leased.until);
         match leased.iter_mut().find(|leased| leased.route.device == route.device) {
             Some(present) if present.route.epoch > route.epoch => return false,
