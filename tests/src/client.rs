@@ -3,13 +3,17 @@
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use fastwebsockets::{FragmentCollector, Frame, OpCode, Payload, handshake};
+use fastwebsockets::{FragmentCollector, FragmentCollectorRead, Frame, OpCode, Payload, Role, WebSocketWrite, handshake};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{ReadHalf, WriteHalf},
+    net::TcpStream,
+    time::timeout,
+};
 use uuid::Uuid;
 
 use crate::frames;
@@ -320,12 +324,57 @@ impl Socket {
         }
     }
 
+    /// Both directions of a socket that speaks JSON, for whoever sends without waiting for answers. Nothing may be on its way to this client.
+    pub fn split(self) -> (SendHalf, ReceiveHalf) {
+        let (read, write) = tokio::io::split(self.inner.into_inner());
+        let (read, write) = fastwebsockets::after_handshake_split(read, write, Role::Client);
+        (SendHalf { inner: write, next_id: self.next_id }, ReceiveHalf { inner: FragmentCollectorRead::new(read) })
+    }
+
     async fn read(&mut self) -> Result<Value, Closed> {
         let frame = timeout(PATIENCE, self.inner.read_frame()).await.expect("a frame in time").map_err(|_| Closed(1006))?;
         match frame.opcode {
             OpCode::Close => Err(Closed(frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]])))),
             OpCode::Text if !self.protobuf => Ok(serde_json::from_slice(&frame.payload).expect("JSON")),
             OpCode::Binary if self.protobuf => Ok(frames::decode(&frame.payload)),
+            other => panic!("unexpected frame {other:?}"),
+        }
+    }
+}
+
+/// The sending half of a [`Socket`].
+pub struct SendHalf {
+    inner: WebSocketWrite<WriteHalf<TokioIo<Upgraded>>>,
+    next_id: u64,
+}
+
+impl SendHalf {
+    /// The id of the next request: to be noted before it leaves, since its answer may come at once.
+    pub fn next_id(&self) -> u64 {
+        self.next_id + 1
+    }
+
+    /// Sends a request; `false` if the connection broke.
+    pub async fn send(&mut self, mut request: Value) -> bool {
+        self.next_id += 1;
+        request["id"] = self.next_id.into();
+        self.inner.write_frame(Frame::text(Payload::Owned(request.to_string().into_bytes()))).await.is_ok()
+    }
+}
+
+/// The receiving half of a [`Socket`].
+pub struct ReceiveHalf {
+    inner: FragmentCollectorRead<ReadHalf<TokioIo<Upgraded>>>,
+}
+
+impl ReceiveHalf {
+    /// The next frame. A ping is not answered: the other half sends often enough.
+    pub async fn next(&mut self) -> Result<Value, Closed> {
+        let mut unanswered = |_: Frame<'_>| std::future::ready(Ok::<(), std::io::Error>(()));
+        let frame = self.inner.read_frame(&mut unanswered).await.map_err(|_| Closed(1006))?;
+        match frame.opcode {
+            OpCode::Close => Err(Closed(frame.payload.get(..2).map_or(1005, |code| u16::from_be_bytes([code[0], code[1]])))),
+            OpCode::Text => Ok(serde_json::from_slice(&frame.payload).expect("JSON")),
             other => panic!("unexpected frame {other:?}"),
         }
     }

@@ -31,6 +31,8 @@ mod generated;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod protocol;
 #[cfg(test)]
 mod settings;
