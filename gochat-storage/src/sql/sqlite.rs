@@ -43,7 +43,7 @@ use super::{
 };
 use append::Prepared;
 use handle::Session;
-use queries::append::Diesel;
+use queries::builder::Diesel;
 use threads::{Counters, Job, Order, Threads};
 
 /// The connection that the shared query text runs on.

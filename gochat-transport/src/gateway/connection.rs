@@ -22,7 +22,8 @@ use socket2::SockRef;
 use tokio::net::tcp::OwnedWriteHalf;
 
 use super::{
-    codec::{Codec, ServerFrame},
+    codec::Codec,
+    frames::ServerFrame,
     shard::Shard,
     websocket::{close, write_close, write_frame},
 };

@@ -18,7 +18,7 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{
-    codec::{ClientFrame, REQUEST_ID_MAX, ServerFrame, Unreadable},
+    frames::{ClientFrame, REQUEST_ID_MAX, ServerFrame, Unreadable},
     wire,
 };
 

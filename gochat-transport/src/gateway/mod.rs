@@ -18,12 +18,16 @@
 //! | `reader`, `requests` | what a connection reads, and what it leads to |
 //! | `connection`, `shard` | what a connection is told, and by whom |
 //! | `presence`, `marks` | authentication, routes; marks |
-//! | `codec`, `json`, `protobuf`, [`wire`] | the forms of frames |
+//! | `frames`, `codec`, `json`, `protobuf`, [`wire`] | what is said, and its forms |
 //! | [`http`] | everything that is asked over HTTP |
 
 mod accept;
 mod codec;
 mod connection;
+#[cfg(feature = "echo")]
+#[doc(hidden)]
+pub mod echo;
+mod frames;
 pub mod http;
 mod json;
 mod marks;

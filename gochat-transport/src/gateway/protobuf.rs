@@ -11,7 +11,7 @@ use gochat_core::{
 };
 use prost::Message as _;
 
-use super::codec::{ClientFrame, REQUEST_ID_MAX, ServerFrame, Unreadable};
+use super::frames::{ClientFrame, REQUEST_ID_MAX, ServerFrame, Unreadable};
 use crate::pb::client as pb;
 
 /// Reads a request.

@@ -21,8 +21,8 @@ use tokio::{io::AsyncRead, net::tcp::OwnedReadHalf, sync::oneshot};
 
 use super::{
     accept::Admission,
-    codec::ServerFrame,
     connection::{Chunk, Connection},
+    frames::ServerFrame,
     presence::Outcome,
     requests::overloaded,
     shard::TICK,

@@ -16,8 +16,8 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{
     Shared,
-    codec::{ClientFrame, ServerFrame},
     connection::{Chunk, Connection, Session},
+    frames::{ClientFrame, ServerFrame},
     presence::{AuthJob, Outcome},
     reader::{Reader, State, Turn, Verifying},
     websocket::close,

@@ -29,8 +29,9 @@ use tokio::{
 use super::{
     Shared,
     accept::Admission,
-    codec::{CODECS, Codec, ServerFrame},
+    codec::{CODECS, Codec},
     connection::{Chunk, Connection},
+    frames::ServerFrame,
     reader::Reader,
     websocket::close,
 };

@@ -20,7 +20,7 @@ use gochat_core::{
     time::Timestamp,
 };
 
-use super::{Conn, Fail, conversations::row, insert_message, marks, members::intervals_of_one};
+use super::{Fail, builder::Diesel, conversations::row, insert_message, marks, members::intervals_of_one};
 use crate::sql::{
     rows::{MessageRow, NewMessageRow},
     schema::{conversations, messages},
@@ -158,9 +158,6 @@ fn message(draft: &Draft, seq: Seq) -> Message {
         created_at: draft.created_at,
     }
 }
-
-/// The statements, by the query builder: right on every database.
-pub struct Diesel<'a>(pub &'a mut Conn);
 
 impl Log for Diesel<'_> {
     async fn head(&mut self, id: ConversationId) -> Result<Option<Conversation>, Fail> {

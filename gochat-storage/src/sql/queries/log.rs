@@ -11,7 +11,7 @@ use gochat_core::{
     model::{Member, Message},
 };
 
-use super::{Conn, Fail, append::Diesel, limit};
+use super::{Conn, Fail, builder::Diesel, limit};
 use crate::sql::{
     rows::{MemberRow, MessageRow},
     schema::{conversations, members, messages},

@@ -5,6 +5,7 @@
 
 mod accounts;
 pub(super) mod append;
+pub(super) mod builder;
 mod conversations;
 mod devices;
 pub(super) mod log;
