@@ -86,6 +86,9 @@ const AUTH_WORKERS: usize = 2;
 const WAITING: u64 = (SHARDS_MAX as u64) << 56;
 /// How often a drain looks whether it is done.
 const DRAIN_STEP: Duration = Duration::from_millis(10);
+/// Silence of all clients after which nothing of theirs is on the wire, as far as can be told, and how long it is waited for.
+const QUIET: Duration = Duration::from_millis(150);
+const QUIET_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a gateway needs.
 #[derive(Clone, Debug)]
@@ -207,8 +210,8 @@ impl Gateway {
         ended
     }
 
-    /// Ends the connections: takes no new ones and no sends, lets sends that are under way be answered, closes every
-    /// socket with 4000. Answers when all are closed, or at the deadline.
+    /// Ends the connections: takes no new ones, refuses what is sent from now on, lets sends that are under way be answered, also
+    /// those that are still on the wire, closes every socket with 4000. Answers when all are closed, or at the deadline.
     pub async fn drain(&self, deadline: Duration) {
         self.shared.draining.store(true, Ordering::Relaxed);
         let end = Instant::now() + deadline;
@@ -217,12 +220,25 @@ impl Gateway {
         while Instant::now() < last_answer && (self.shared.sends_waiting(&shards) || !self.shared.lock_waiting().is_empty()) {
             sleep(DRAIN_STEP).await;
         }
+        self.quiet(last_answer.min(Instant::now() + QUIET_WITHIN)).await;
         let _ = timeout(end.saturating_duration_since(Instant::now()) / 2, self.shared.flush_marks()).await;
         self.each_connection(|connection| connection.close(close::DRAIN)).await;
         while Instant::now() < end && self.shared.counters.connections.get() > 0 {
             sleep(DRAIN_STEP).await;
         }
         self.each_connection(|connection| connection.kill()).await;
+    }
+
+    /// Waits until nothing more comes that clients had sent before they could know of the drain.
+    async fn quiet(&self, end: Instant) {
+        let frames = || self.shared.counters.frames_in.get();
+        let (mut seen, mut since) = (frames(), Instant::now());
+        while Instant::now() < end && since.elapsed() < QUIET {
+            sleep(DRAIN_STEP).await;
+            if frames() != seen {
+                (seen, since) = (frames(), Instant::now());
+            }
+        }
     }
 
     /// What it has counted.

@@ -137,7 +137,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
 /// The writer: takes what queued as one group, until it is told to stop.
 pub fn group_commit(mut session: Session, reopen: impl Fn() -> Result<SqliteConnection>, inbox: &Receiver<Order>, max: usize, counters: &Counters) {
     let mut restarted = Instant::now();
-    let mut open = true;
+    let (mut open, mut failing) = (true, false);
     while open {
         let Ok(Order::Run(first)) = inbox.recv() else { break };
         if let Err(fail) = on(&mut session.conn, |conn| AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")) {
@@ -167,8 +167,14 @@ pub fn group_commit(mut session: Session, reopen: impl Fn() -> Result<SqliteConn
             Some(error) => Err(error),
         };
         counters.group(answers.len() as u64, committed.is_ok(), began.elapsed());
-        if let Err(error) = &committed {
-            tracing::error!(?error, units = answers.len(), "a group of units was not stored");
+        match &committed {
+            // Once: whoever has no room on the disk has none for a log either.
+            Err(error) if !failing => tracing::error!(?error, units = answers.len(), "a group of units was not stored"),
+            Ok(()) if failing => tracing::warn!("groups are stored again"),
+            _ => {}
+        }
+        failing = committed.is_err();
+        if failing {
             // Whatever state the transaction is in, a new connection is in none.
             let _ = on(&mut session.conn, |conn| conn.batch_execute("ROLLBACK"));
             replace(&mut session, &reopen);
