@@ -370,12 +370,18 @@ fn check_data(kind: MessageKind, content: &str) -> Result<()> {
                 return Err(invalid("latitude (-90 to 90) and longitude (-180 to 180) are numbers"));
             }
         }
-        MessageKind::Custom => {}
+        // Its fields mean what the application says.
+        MessageKind::Custom => return Ok(()),
         _ => {
             check_url(text("url").ok_or_else(|| invalid("url is missing"))?)?;
             if kind == MessageKind::File && text("name").is_none_or(str::is_empty) {
                 return Err(invalid("name is missing"));
             }
+        }
+    }
+    for field in ["name", "address", "media_type"] {
+        if !data.get(field).is_none_or(Value::is_string) {
+            return Err(invalid(&format!("{field} is not a text")));
         }
     }
     for field in ["bytes", "width", "height", "duration_ms"] {
@@ -494,4 +500,67 @@ pub fn check_password(password: &str) -> Result<()> {
         return Err(Error::new(Code::InvalidField, "this password is among the commonest; choose another one"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(kind: MessageKind, content: &str) -> Option<Code> {
+        check_body(&Body { kind, content: content.into() }).err().map(|error| error.code)
+    }
+
+    #[test]
+    fn a_text_is_not_empty_not_too_long_and_has_no_nul() {
+        assert_eq!(refusal(MessageKind::Text, "hello \u{1f600}"), None);
+        assert_eq!(refusal(MessageKind::Text, " \n"), Some(Code::InvalidField));
+        assert_eq!(refusal(MessageKind::Text, "a\0b"), Some(Code::InvalidField));
+        assert_eq!(refusal(MessageKind::Text, &"x".repeat(limits::BODY_BYTES_MAX)), None);
+        assert_eq!(refusal(MessageKind::Text, &"x".repeat(limits::BODY_BYTES_MAX + 1)), Some(Code::TooLarge));
+        assert_eq!(refusal(MessageKind::Event, "{}"), Some(Code::InvalidField), "events are the server's");
+    }
+
+    #[test]
+    fn data_has_the_fields_of_its_kind_with_their_types() {
+        let invalid = Some(Code::InvalidField);
+        for kind in [MessageKind::Image, MessageKind::Audio, MessageKind::Video] {
+            assert_eq!(refusal(kind, r#"{"url":"https://example.org/a","width":640,"media_type":"x/y","more":[1]}"#), None);
+            assert_eq!(refusal(kind, r#"{"url":"/files/a"}"#), None);
+            for wrong in
+                ["{}", "[]", "5", "{", r#"{"url":5}"#, r#"{"url":"javascript:x"}"#, r#"{"url":"/a","width":-1}"#, r#"{"url":"/a","bytes":1.5}"#]
+            {
+                assert_eq!(refusal(kind, wrong), invalid, "{wrong}");
+            }
+            assert_eq!(refusal(kind, r#"{"url":"/a","media_type":{}}"#), invalid);
+        }
+        assert_eq!(refusal(MessageKind::File, r#"{"url":"/a","name":"a.txt"}"#), None);
+        assert_eq!(refusal(MessageKind::File, r#"{"url":"/a"}"#), invalid);
+        assert_eq!(refusal(MessageKind::Location, r#"{"latitude":90,"longitude":-180,"name":"the end"}"#), None);
+        assert_eq!(refusal(MessageKind::Location, r#"{"latitude":90.1,"longitude":0}"#), invalid);
+        assert_eq!(refusal(MessageKind::Location, r#"{"latitude":0,"longitude":0,"name":{}}"#), invalid);
+        assert_eq!(refusal(MessageKind::Location, r#"{"latitude":0}"#), invalid);
+        assert_eq!(refusal(MessageKind::Custom, r#"{"bytes":"many","name":{}}"#), None, "any object");
+        assert_eq!(refusal(MessageKind::Custom, "[]"), invalid);
+    }
+
+    #[test]
+    fn data_is_nested_so_deep_and_no_deeper() {
+        let nested = |depth: usize| format!("{}{}", r#"{"a":"#.repeat(depth - 1) + "{}", "}".repeat(depth - 1));
+        assert_eq!(depth(&nested(limits::BODY_DEPTH_MAX)), limits::BODY_DEPTH_MAX);
+        assert_eq!(refusal(MessageKind::Custom, &nested(limits::BODY_DEPTH_MAX)), None);
+        assert_eq!(refusal(MessageKind::Custom, &nested(limits::BODY_DEPTH_MAX + 1)), Some(Code::InvalidField));
+        assert_eq!(depth(r#"{"a":"[[[[\"[["}"#), 1, "what stands in a text does not count");
+    }
+
+    #[test]
+    fn names_and_passwords_are_as_the_limits_say() {
+        assert_eq!(username("Ana.B-2").unwrap(), "ana.b-2");
+        for wrong in ["", "-ana", "a b", "ana/..", "änn", &"a".repeat(limits::USERNAME_BYTES_MAX + 1)] {
+            assert_eq!(username(wrong).err().map(|error| error.code), Some(Code::InvalidField), "{wrong:?}");
+        }
+        assert!(check_password("correct horse").is_ok());
+        assert!(check_password(&"ä".repeat(limits::PASSWORD_CHARS_MIN - 1)).is_err());
+        assert_eq!(check_password(&"x".repeat(limits::PASSWORD_BYTES_MAX + 1)).unwrap_err().code, Code::TooLarge);
+        assert!(display_name("\u{7}").is_err() && display_name(&"x".repeat(limits::NAME_CHARS_MAX + 1)).is_err());
+    }
 }
