@@ -152,7 +152,8 @@ fn resident_bytes_max(server: &Process) -> u64 {
 async fn closed_loop(address: SocketAddr, clients: &[Client]) -> (usize, Vec<Event>) {
     let together = Arc::new(Barrier::new(clients.len()));
     let mut tasks = JoinSet::new();
-    for client in clients.iter().cloned() {
+    for client in clients {
+        let client = client.clone();
         let together = together.clone();
         tasks.spawn(async move {
             let mut socket = client.connect(address).await;
