@@ -531,6 +531,12 @@ async fn what_is_hardly_http_is_refused_and_ends() {
         let mut head = [0; 12];
         timeout(PATIENCE, stream.read_exact(&mut head)).await.expect("an answer in time").unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(String::from_utf8_lossy(&head), status, "{name}");
+        if status.ends_with("413") {
+            let mut rest = vec![0; 4096];
+            let count = timeout(PATIENCE, stream.read(&mut rest)).await.expect("the rest in time").unwrap_or(0);
+            let rest = String::from_utf8_lossy(&rest[..count]).to_lowercase();
+            assert!(rest.contains("x-request-id: ") && rest.contains("application/problem+json"), "{name}: {rest}");
+        }
     }
     scene.still_well().await;
 }

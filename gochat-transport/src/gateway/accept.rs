@@ -10,12 +10,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{
-    Router,
-    body::Body,
-    extract::ConnectInfo,
-    response::{IntoResponse, Response},
-};
+use axum::{Router, body::Body, extract::ConnectInfo, response::Response};
 use gochat_core::error::{Code, Error, Result};
 use http_body_util::Limited;
 use hyper::{Request, body::Incoming, header::CONTENT_LENGTH, server::conn::http1, service::service_fn};
@@ -28,7 +23,7 @@ use tokio::{
 };
 use tower::ServiceExt;
 
-use super::{Gateway, GatewaySettings, Shared, http::Problem};
+use super::{Gateway, GatewaySettings, Shared, http::refused};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -183,7 +178,7 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, peer: Peer, ro
         .max_buf_size(shared.settings.http_header_bytes_max.max(8192));
     let service = service_fn(move |request| {
         let (router, peer, shared) = (router.clone(), peer.clone(), shared.clone());
-        async move { Ok::<_, Infallible>(answer(&shared.settings, router, peer, request).await) }
+        async move { Ok::<_, Infallible>(answer(&shared, router, peer, request).await) }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let ended = tokio::select! {
@@ -203,11 +198,14 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|&stopping| stopping).await;
 }
 
-async fn answer(settings: &GatewaySettings, router: Router, peer: Peer, request: Request<Incoming>) -> Response {
+async fn answer(shared: &Shared, router: Router, peer: Peer, request: Request<Incoming>) -> Response {
+    let settings = &shared.settings;
+    let method = request.method().clone();
+    let refused = |error| refused(error, &shared.ports.ids.uuid().to_string(), &method);
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|declared| declared > settings.http_body_bytes_max as u64) {
         let cause = format!("a request body has at most {} bytes", settings.http_body_bytes_max);
-        return Problem::from(Error::new(Code::TooLarge, cause)).into_response();
+        return refused(Error::new(Code::TooLarge, cause));
     }
     let mut request = request.map(|body| Body::new(Limited::new(body, settings.http_body_bytes_max)));
     request.extensions_mut().insert(ConnectInfo(peer.address));
@@ -215,6 +213,6 @@ async fn answer(settings: &GatewaySettings, router: Router, peer: Peer, request:
     match timeout(settings.http_request_deadline, router.oneshot(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => Problem::from(Code::TimeoutUnknown).into_response(),
+        Err(_) => refused(Code::TimeoutUnknown.into()),
     }
 }

@@ -48,6 +48,14 @@ pub async fn around(State(http): State<Shared>, request: Request, next: Next) ->
     response
 }
 
+/// A refusal from before the routes, with what every answer carries.
+pub(in crate::gateway) fn refused(error: Error, id: &str, method: &Method) -> Response {
+    let id = HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("none"));
+    let mut response = named(Problem::from(error).into_response(), &id, method, "none");
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
 fn request_id(http: &Http, headers: &HeaderMap) -> HeaderValue {
     let sane = |id: &[u8]| {
         !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))

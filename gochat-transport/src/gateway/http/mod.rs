@@ -38,6 +38,7 @@ use gochat_core::{
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 
+pub(super) use around::refused;
 pub use limits::{HttpRates, Rate};
 pub use problem::Problem;
 
