@@ -12,7 +12,7 @@ case "${1:-}" in
     *) echo "usage: ./test.sh [--full]" >&2; exit 2 ;;
 esac
 
-# stage NAME COMMAND…: runs it, says how long it took, ends the script if it fails.
+# stage NAME COMMAND…: runs it, says how long it took, ends the script if it fails. (Within it `set -e` does not hold.)
 stage() {
     local name=$1 began=$SECONDS
     shift
@@ -34,9 +34,10 @@ install_needs() {
     command -v npm >/dev/null || missing+=(npm)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     if [ ${#missing[@]} -gt 0 ]; then
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" || return
     fi
-    rustup component list --installed 2>/dev/null | grep -q clippy || rustup component add clippy rustfmt
+    cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt || return
+    cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
 }
 
 web() {
@@ -44,7 +45,7 @@ web() {
 }
 
 dependencies() {
-    command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+    command -v cargo-deny >/dev/null || cargo install --locked cargo-deny || return
     cargo deny --all-features check bans licenses sources
 }
 
