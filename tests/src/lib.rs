@@ -21,6 +21,8 @@ mod checker;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod dispatch;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod drain;
