@@ -167,7 +167,7 @@ async fn each_gateway_gets_one_record_whatever_the_number_of_members() {
     world.connect(bo, 1, 4).await;
     world.connect(cy, 1, 5).await;
     let entries = [world.say(group, ana, Some(phone), "one").await, world.say(group, bo, None, "two").await];
-    world.dispatcher.dispatch(Vec::new(), &entries).await.unwrap();
+    let _ = world.dispatcher.dispatch(Vec::new(), &entries).await.unwrap();
     let (a, b) = (world.told(0).await, world.told(1).await);
     assert_eq!((a.len(), b.len()), (1, 1), "one record per gateway");
     // The phone sent the first one: it gets its ack instead. Everything of a conversation that goes to a connection goes together.
@@ -188,7 +188,7 @@ async fn who_is_removed_is_told_of_it_and_of_nothing_later() {
     let removed = world.act(group, ana, GroupAction::Remove { user: bo }).await;
     let later = world.say(group, ana, None, "later").await;
     // In one batch, as after a crash, and the other way round: the member list is that of each entry.
-    world.dispatcher.dispatch(Vec::new(), &[removed.clone(), later.clone()]).await.unwrap();
+    let _ = world.dispatcher.dispatch(Vec::new(), &[removed.clone(), later.clone()]).await.unwrap();
     let seen = |told: &[Arc<Downstream>]| -> Vec<Seq> {
         told.iter()
             .flat_map(|record| &record.deliveries)
@@ -197,9 +197,9 @@ async fn who_is_removed_is_told_of_it_and_of_nothing_later() {
             .collect()
     };
     assert_eq!(seen(&world.told(0).await), [removed.message.seq]);
-    world.dispatcher.dispatch(Vec::new(), &[later]).await.unwrap();
+    let _ = world.dispatcher.dispatch(Vec::new(), &[later]).await.unwrap();
     assert_eq!(seen(&world.told(0).await), []);
-    world.dispatcher.dispatch(Vec::new(), std::slice::from_ref(&removed)).await.unwrap();
+    let _ = world.dispatcher.dispatch(Vec::new(), std::slice::from_ref(&removed)).await.unwrap();
     assert_eq!(seen(&world.told(0).await), [removed.message.seq]);
 }
 
