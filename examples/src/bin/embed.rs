@@ -13,6 +13,7 @@ use gochat_server::{
     config::Config,
     wire::{self, Parts},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug)]
 struct NoLinks;
@@ -32,8 +33,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = std::env::args().nth(1).unwrap_or_else(|| "./embedded-chat".into());
     let config = Config::with(&[("listen", "127.0.0.1:0"), ("data", &data)])?;
     let server = wire::start(config, Parts { hooks: vec![Arc::new(NoLinks)], ..Parts::default() }).await?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     println!("chat at http://{}", server.address());
-    tokio::signal::ctrl_c().await?;
+    interrupt.recv().await;
     server.shutdown(Duration::from_secs(8)).await;
     Ok(())
 }

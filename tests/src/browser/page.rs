@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use fantoccini::{Client, ClientBuilder, Locator, elements::Element, wd::WebDriverCompatibleCommand};
+use fantoccini::{Client, ClientBuilder, Locator, elements::Element, error::CmdError, wd::WebDriverCompatibleCommand};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -219,7 +219,17 @@ impl Page {
     }
 
     pub async fn click(&self, selector: &str) {
-        self.element(selector).await.click().await.unwrap_or_else(|error| panic!("{selector} cannot be clicked: {error}"));
+        self.act(selector, async |element| element.click().await).await;
+    }
+
+    /// Does something to an element. The page may draw it anew between finding and touching it, as it may under a person's
+    /// hand: then the new one is touched.
+    async fn act(&self, selector: &str, act: impl AsyncFn(&Element) -> Result<(), CmdError>) {
+        let began = Instant::now();
+        while let Err(error) = act(&self.element(selector).await).await {
+            let drawn_anew = error.to_string().contains("stale element");
+            assert!(drawn_anew && began.elapsed() < PATIENCE, "{selector} cannot be used: {error}");
+        }
     }
 
     /// Clicks the first element of this kind that holds the text.
@@ -231,7 +241,7 @@ impl Page {
     }
 
     async fn fill(&self, selector: &str, text: &str) {
-        self.element(selector).await.send_keys(text).await.unwrap_or_else(|error| panic!("nothing can be written into {selector}: {error}"));
+        self.act(selector, async |element| element.send_keys(text).await).await;
     }
 
     async fn devtools(&self, command: &str, parameters: Value) {
