@@ -355,7 +355,7 @@ pub fn check_body(body: &Body) -> Result<()> {
 
 fn check_data(kind: MessageKind, content: &str) -> Result<()> {
     let invalid = |what: &str| Error::new(Code::InvalidField, format!("data of a {} message: {what}", kind.as_str()));
-    if depth(content) > limits::BODY_DEPTH_MAX {
+    if depth(content.as_bytes()) > limits::BODY_DEPTH_MAX {
         return Err(invalid(&format!("nested deeper than {}", limits::BODY_DEPTH_MAX)));
     }
     let Ok(Value::Object(data)) = serde_json::from_str::<Value>(content) else {
@@ -393,9 +393,9 @@ fn check_data(kind: MessageKind, content: &str) -> Result<()> {
 }
 
 /// Nesting of a JSON text, without building it.
-pub fn depth(json: &str) -> usize {
+pub fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0usize, 0usize, false, false);
-    for byte in json.bytes() {
+    for &byte in json {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
@@ -546,10 +546,10 @@ mod tests {
     #[test]
     fn data_is_nested_so_deep_and_no_deeper() {
         let nested = |depth: usize| format!("{}{}", r#"{"a":"#.repeat(depth - 1) + "{}", "}".repeat(depth - 1));
-        assert_eq!(depth(&nested(limits::BODY_DEPTH_MAX)), limits::BODY_DEPTH_MAX);
+        assert_eq!(depth(nested(limits::BODY_DEPTH_MAX).as_bytes()), limits::BODY_DEPTH_MAX);
         assert_eq!(refusal(MessageKind::Custom, &nested(limits::BODY_DEPTH_MAX)), None);
         assert_eq!(refusal(MessageKind::Custom, &nested(limits::BODY_DEPTH_MAX + 1)), Some(Code::InvalidField));
-        assert_eq!(depth(r#"{"a":"[[[[\"[["}"#), 1, "what stands in a text does not count");
+        assert_eq!(depth(br#"{"a":"[[[[\"[["}"#), 1, "what stands in a text does not count");
     }
 
     #[test]

@@ -245,7 +245,8 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running> {
         tasks.push(spawn("admin listener", async move {
             axum::serve(listener, router).with_graceful_shutdown(until(stopped)).await.map_err(Error::internal)
         }));
-        let _ = fs::write(config.data.join("admin-address"), admin_address.map(|address| address.to_string()).unwrap_or_default());
+        let told = admin_address.map(|address| address.to_string()).unwrap_or_default();
+        fs::write(config.data.join("admin-address"), told).map_err(|error| refuse(format!("admin-address: {error}"), error))?;
     }
     Ok(Running {
         address,

@@ -204,6 +204,23 @@ async fn who_is_removed_is_told_of_it_and_of_nothing_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_are_told_once_more_to_whoever_may_have_missed_the_push() {
+    let world = world(100).await;
+    let [ana, bo] = world.users().await;
+    let group = world.group(ana, &[bo]).await;
+    let entries = [world.say(group, ana, None, "one").await, world.say(group, ana, None, "two").await];
+    let _ = world.dispatcher.dispatch(Vec::new(), &entries).await.unwrap();
+    // Connected only now: the push is over.
+    world.connect(bo, 1, 4).await;
+    world.dispatcher.tell_heads().await.unwrap();
+    let told = world.told(1).await;
+    let payloads: Vec<&Payload> = told.iter().flat_map(|record| &record.deliveries).flat_map(|delivery| &delivery.payloads).collect();
+    assert_eq!(payloads, [&Payload::Heads(vec![(group, Seq(3))])]);
+    world.dispatcher.tell_heads().await.unwrap();
+    assert!(world.told(1).await.is_empty(), "nothing is told when nothing has changed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_group_is_one_task_and_safe_when_that_is_done() {
     let world = world(3).await;
     let [ana, bo, cy] = world.users().await;

@@ -11,7 +11,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, FutureExt};
-use tokio::time::{Instant, MissedTickBehavior, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, sleep},
+};
 
 use super::{
     Logic,
@@ -53,11 +56,15 @@ impl Logic {
     /// side; one partition's batches follow each other, so the order of a conversation is the order of its topic.
     pub async fn run(self: Arc<Self>) -> Result<()> {
         let upstream = self.ports.bus.subscribe(&Topic::Upstream, "im-logic").await?;
-        let upkeep = tokio::spawn(self.clone().upkeep());
+        let (mut upkeep, mut batches) = (JoinSet::new(), JoinSet::new());
+        upkeep.spawn(self.clone().upkeep());
+        upkeep.spawn(self.clone().sweep());
         while let Ok(batch) = upstream.next(APPEND_DRAFTS_MAX).await {
-            tokio::spawn(self.clone().process(upstream.clone(), batch));
+            batches.spawn(self.clone().process(upstream.clone(), batch));
+            while batches.try_join_next().is_some() {}
         }
-        upkeep.abort();
+        batches.join_all().await;
+        upkeep.shutdown().await;
         self.flush_dispatched(Duration::ZERO).await
     }
 
@@ -185,9 +192,8 @@ impl Logic {
         self.ports.store.set_dispatched(&marks).await
     }
 
-    /// What happens beside the messages: dispatched marks are written, heads told again, lost dispatches swept.
+    /// What happens beside the messages: dispatched marks are written, heads told again.
     async fn upkeep(self: Arc<Self>) {
-        let sweep = tokio::spawn(self.clone().sweep());
         let mut second = tokio::time::interval(DISPATCHED_LAG);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heads_told = Instant::now();
@@ -201,10 +207,6 @@ impl Logic {
                 if let Err(error) = self.dispatcher.tell_heads().await {
                     tracing::warn!(?error, "heads were not told");
                 }
-            }
-            if sweep.is_finished() {
-                tracing::error!("the sweeper ended");
-                return;
             }
         }
     }

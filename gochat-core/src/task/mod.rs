@@ -10,6 +10,8 @@ mod offline;
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::task::JoinSet;
+
 use crate::{
     dispatch::Dispatcher,
     error::Result,
@@ -56,11 +58,14 @@ impl TaskRole {
     /// Consumes the task topic and sends pushes until the bus is closed.
     pub async fn run(self: Arc<Self>) -> Result<()> {
         let tasks = self.ports.bus.subscribe(&Topic::Task, "im-task").await?;
-        let pushes = tokio::spawn(self.clone().push_loop());
+        let (mut pushes, mut batches) = (JoinSet::new(), JoinSet::new());
+        pushes.spawn(self.clone().push_loop());
         while let Ok(batch) = tasks.next(TASK_BATCH_MAX).await {
-            tokio::spawn(self.clone().process(tasks.clone(), batch));
+            batches.spawn(self.clone().process(tasks.clone(), batch));
+            while batches.try_join_next().is_some() {}
         }
-        pushes.abort();
+        batches.join_all().await;
+        pushes.shutdown().await;
         Ok(())
     }
 

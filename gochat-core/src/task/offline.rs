@@ -7,7 +7,11 @@
 //!
 //! Invariant: a job is made once per (user, device, message) however often its task is repeated (I11).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::Notify;
 
@@ -203,29 +207,32 @@ impl TaskRole {
             .collect())
     }
 
+    /// One lookup of all senders and one of each message, however many devices are to be told of it.
     async fn notices(&self, jobs: &[&PushJob]) -> Result<Vec<Notice>> {
         let settings = &self.offline.settings;
-        let mut notices = Vec::with_capacity(jobs.len());
-        for PushJob { job, .. } in jobs {
-            let (mut title, mut text) = (settings.title.clone(), settings.text.clone());
-            if settings.include_text {
-                if let Some(Some(sender)) = self.ports.store.users(&[job.sender]).await?.pop() {
-                    title = sender.display_name;
+        let (mut titles, mut texts) = (HashMap::new(), HashMap::new());
+        if settings.include_text {
+            let mut senders: Vec<UserId> = jobs.iter().map(|job| job.job.sender).collect();
+            senders.sort_unstable();
+            senders.dedup();
+            titles.extend(self.ports.store.users(&senders).await?.into_iter().flatten().map(|sender| (sender.id, sender.display_name)));
+            for PushJob { job, .. } in jobs {
+                if let Entry::Vacant(text) = texts.entry((job.conversation, job.seq)) {
+                    let entry = self.ports.store.log(job.conversation, Seq(job.seq.0 - 1), job.seq, 1).await?.pop();
+                    text.insert(entry.as_ref().and_then(preview));
                 }
-                let entry = self.ports.store.log(job.conversation, Seq(job.seq.0 - 1), job.seq, 1).await?.pop();
-                text = entry.as_ref().and_then(preview).unwrap_or(text);
             }
-            notices.push(Notice {
-                id: job.id,
-                user_id: job.user,
-                device_id: job.device,
-                conversation_id: job.conversation,
-                seq: job.seq,
-                title,
-                text,
-            });
         }
-        Ok(notices)
+        let notices = jobs.iter().map(|PushJob { job, .. }| Notice {
+            id: job.id,
+            user_id: job.user,
+            device_id: job.device,
+            conversation_id: job.conversation,
+            seq: job.seq,
+            title: titles.get(&job.sender).unwrap_or(&settings.title).clone(),
+            text: texts.get(&(job.conversation, job.seq)).and_then(Option::as_ref).unwrap_or(&settings.text).clone(),
+        });
+        Ok(notices.collect())
     }
 }
 

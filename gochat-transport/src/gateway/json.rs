@@ -9,6 +9,7 @@ use gochat_core::{
     limits::{PAGE_DEFAULT, PAGE_MAX, SYNC_CONVERSATIONS_MAX},
     model::{Body, MessageKind},
     ports::{HistoryQuery, SendRequest, SyncRequest},
+    rules,
     time::Timestamp,
 };
 use serde::{
@@ -24,7 +25,7 @@ use super::{
 
 /// Reads a request.
 pub(super) fn decode(text: &[u8], depth_max: usize) -> std::result::Result<(u64, ClientFrame), Unreadable> {
-    if deeper_than(text, depth_max) {
+    if rules::depth(text) > depth_max {
         return Err(Unreadable { id: None, error: Error::new(Code::InvalidJson, format!("a frame is nested at most {depth_max} deep")) });
     }
     let incoming: Incoming<'_> = serde_json::from_slice(text).map_err(|error| {
@@ -74,27 +75,6 @@ pub(super) fn encode(out: &mut Vec<u8>, frame: &ServerFrame<'_>) {
 
 fn write(out: &mut Vec<u8>, frame: &impl Serialize) -> serde_json::Result<()> {
     serde_json::to_writer(out, frame)
-}
-
-/// Whether objects and arrays are nested deeper than that.
-fn deeper_than(text: &[u8], depth_max: usize) -> bool {
-    let (mut depth, mut string, mut escaped) = (0_usize, false, false);
-    for &byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if string => escaped = true,
-            b'"' => string = !string,
-            b'{' | b'[' if !string => {
-                depth += 1;
-                if depth > depth_max {
-                    return true;
-                }
-            }
-            b'}' | b']' if !string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
 }
 
 /// Every field that some request has. One flat struct is read in one pass, which a tagged enum is not.

@@ -221,7 +221,7 @@ impl FromRequest<Shared> for RawBody {
             return Err(Error::new(Code::InvalidJson, "the body is not a JSON object").into());
         }
         let deepest = http.settings.json_depth_max;
-        if rules::depth(text) > deepest {
+        if rules::depth(text.as_bytes()) > deepest {
             return Err(Error::new(Code::InvalidJson, format!("the body is nested deeper than {deepest}")).into());
         }
         Ok(RawBody(bytes))
