@@ -37,4 +37,6 @@ mod overload;
 #[cfg(test)]
 mod protocol;
 #[cfg(test)]
+mod push;
+#[cfg(test)]
 mod settings;

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use gochat_core::time::{Clock, Timestamp};
+use gochat_core::{
+    ports::PushProvider,
+    time::{Clock, Timestamp},
+};
 use gochat_server::{
     config::Config,
     wire::{self, Parts, Running},
@@ -51,10 +54,19 @@ impl Sandbox {
         Sandbox::start_with(true).await
     }
 
+    /// Starts a server with settings and a push provider of the test's own.
+    pub async fn start_pushing(more: &[(&str, &str)], push: Arc<dyn PushProvider>) -> Sandbox {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ShiftedClock::default());
+        let parts = Parts { push: Some(push), ..parts(clock.clone(), false) };
+        let running = wire::start(settings(&folder, more), parts).await.expect("the server starts");
+        Sandbox { address: running.address(), running, clock, folder }
+    }
+
     async fn start_with(records_as_bytes: bool) -> Sandbox {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ShiftedClock::default());
-        let running = wire::start(settings(&folder), parts(clock.clone(), records_as_bytes)).await.expect("the server starts");
+        let running = wire::start(settings(&folder, &[]), parts(clock.clone(), records_as_bytes)).await.expect("the server starts");
         Sandbox { address: running.address(), running, clock, folder }
     }
 
@@ -113,10 +125,10 @@ impl Crowd {
     }
 }
 
-/// Free ports, cheap passwords, and no limit that many users behind one address would meet.
-fn settings(folder: &TempDir) -> Config {
+/// Free ports, cheap passwords, and no limit that many users behind one address would meet; and what a test wants beside.
+fn settings(folder: &TempDir, more: &[(&str, &str)]) -> Config {
     let data = folder.path().to_str().expect("a readable path");
-    Config::with(&[
+    let usual = [
         ("listen", "127.0.0.1:0"),
         ("admin.listen", "127.0.0.1:0"),
         ("data", data),
@@ -124,8 +136,8 @@ fn settings(folder: &TempDir) -> Config {
         ("limits.connections_per_address", "20000"),
         ("limits.sign_ins_per_minute", "60000"),
         ("limits.sign_ins_burst", "60000"),
-    ])
-    .expect("the settings")
+    ];
+    Config::with(&[&usual[..], more].concat()).expect("the settings")
 }
 
 fn parts(clock: Arc<ShiftedClock>, records_as_bytes: bool) -> Parts {
