@@ -8,19 +8,27 @@
 //! ```
 //!
 //! Invariant: everything here may run twice; receivers know entries by their seq, push jobs by their key.
+//!
+//! While the routes cannot be read, nobody's presence is known: senders get their acks, members learn by heads and pull, and the
+//! entries count as not dispatched, so that the sweeper makes their push jobs once presence is known again (decision 8).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use futures_util::future::try_join_all;
+
 use crate::{
-    error::Result,
+    error::{Code, Result},
     fanout::{Fanout, FanoutPolicy},
     ids::{ConversationId, DeviceId, GatewayId, Seq, UserId},
     limits::FANOUT_PAGE,
     model::{Caller, Member, Message},
-    ports::{Ack, Bus, Delivery, Downstream, Payload, Receipt, Record, Routes, Signal, Store, Target, Task, Topic},
+    ports::{Ack, Bus, Delivery, Downstream, Payload, Receipt, Record, Route, Routes, Signal, Store, Target, Task, Topic},
     route::route,
 };
 
@@ -28,6 +36,8 @@ use crate::{
 const CHANGED_MAX: usize = 200_000;
 /// Conversations whose heads leave in one round of records.
 const HEADS_PAGE: usize = 1000;
+/// Users who are located in one call.
+const LOCATE_PAGE: usize = 4096;
 
 /// A stored entry whose members are to be told.
 #[derive(Clone, Debug)]
@@ -51,21 +61,23 @@ pub struct Dispatcher {
     policy: Arc<dyn FanoutPolicy>,
     members: MemberLists,
     changed: Mutex<HashMap<ConversationId, (Seq, Seq)>>,
+    owes: AtomicBool,
 }
 
 impl Dispatcher {
     /// A dispatcher on these ports.
     pub fn new(store: Arc<dyn Store>, bus: Arc<dyn Bus>, routes: Arc<dyn Routes>, policy: Arc<dyn FanoutPolicy>) -> Self {
-        Dispatcher { store, bus, routes, policy, members: MemberLists::default(), changed: Mutex::default() }
+        Dispatcher { store, bus, routes, policy, members: MemberLists::default(), changed: Mutex::default(), owes: AtomicBool::new(false) }
     }
 
     /// Answers senders and tells the members of `entries` (in the order of their conversations' logs). Ends when
     /// the bus has every record: whoever consumed the cause may commit it then. The receipt resolves when no crash can
-    /// lose what the task role has to do: then the entries count as dispatched.
+    /// lose what the task role has to do: then the entries count as dispatched. It fails if presence is unknown, and
+    /// [`owes`](Self::owes) says so: then the senders have their acks and the members are still to be told.
     pub async fn dispatch(&self, acks: Vec<(GatewayId, Ack)>, entries: &[Entry]) -> Result<Receipt> {
         let mut outgoing = Outgoing::default();
         for (gateway, ack) in acks {
-            outgoing.gateways.entry(gateway).or_default().acks.push(ack);
+            outgoing.to(gateway).acks.push(ack);
         }
         let (direct, deferred): (Vec<Run>, Vec<Run>) =
             runs(entries).into_iter().partition(|run| self.policy.fanout(u32::try_from(run[0].member_count).unwrap_or(0)) == Fanout::Direct);
@@ -77,9 +89,26 @@ impl Dispatcher {
             };
             outgoing.tasks.push(Arc::new(task));
         }
-        self.route_direct(&direct, &mut outgoing).await?;
+        let known = match self.route_direct(&direct, &mut outgoing).await {
+            Ok(()) => true,
+            Err(error) if error.code == Code::Unavailable => {
+                tracing::debug!(?error, "presence is unknown: members learn by heads");
+                false
+            }
+            Err(error) => return Err(error),
+        };
         self.note_heads(entries);
-        self.publish(outgoing).await
+        let receipt = self.publish(outgoing).await?;
+        if known {
+            return Ok(receipt);
+        }
+        self.owes.store(true, Ordering::Release);
+        Ok(Receipt::refused())
+    }
+
+    /// Whether there are entries since the last call whose members could not be told, because presence was unknown.
+    pub fn owes(&self) -> bool {
+        self.owes.swap(false, Ordering::AcqRel)
     }
 
     /// Tells once more where the logs stand that changed since the last call (decision 7): whoever missed the push of
@@ -87,18 +116,12 @@ impl Dispatcher {
     pub async fn tell_heads(&self) -> Result<()> {
         let changed: Vec<_> = std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect();
         for page in changed.chunks(HEADS_PAGE) {
-            let mut outgoing = Outgoing::default();
+            let mut told = Vec::with_capacity(page.len());
             for (conversation, (version, head)) in page {
                 let members = self.members.get(&*self.store, *conversation, *version).await?;
-                for members in members.chunks(FANOUT_PAGE) {
-                    let routes = self.routes.locate(members).await?;
-                    for (gateway, targets) in route(members, &routes, None).gateways {
-                        let payloads = vec![Payload::Heads(vec![(*conversation, *head)])];
-                        outgoing.gateways.entry(gateway).or_default().deliveries.push(Delivery { targets, payloads });
-                    }
-                }
+                told.push((members, Payload::Heads(vec![(*conversation, *head)])));
             }
-            let _ = self.publish(outgoing).await?;
+            self.tell(&told).await?;
         }
         Ok(())
     }
@@ -106,41 +129,38 @@ impl Dispatcher {
     /// Tells the members of large groups: the task role's part of [`dispatch`](Self::dispatch). Answers with what is to be
     /// done for the members who are offline, instead of putting it on the topic that its caller consumes.
     pub async fn fanout(&self, entries: &[Entry]) -> Result<Vec<Arc<Task>>> {
-        let mut offline = Vec::new();
+        let mut outgoing = Outgoing::default();
         for run in runs(entries) {
             let members = self.members_of(&run).await?;
             for page in members.chunks(FANOUT_PAGE) {
-                let mut outgoing = Outgoing::default();
-                self.route_run(&run, page, None, &mut outgoing).await?;
-                offline.append(&mut outgoing.tasks);
-                let _ = self.publish(outgoing).await?;
+                let located = self.locate(page.iter().copied()).await?;
+                route_run(&run, page, &located, &mut outgoing);
+                outgoing.end_record();
             }
         }
+        let offline = std::mem::take(&mut outgoing.tasks);
+        let _ = self.publish(outgoing).await?;
         Ok(offline)
     }
 
     /// Tells the members of small conversations that marks rose. In a large group only the member's own devices
     /// are told: a receipt for everybody would cost the square of the group's size.
     pub async fn marks(&self, risen: &[(Member, Seq, i32)]) -> Result<()> {
-        let mut outgoing = Outgoing::default();
+        let mut told = Vec::with_capacity(risen.len());
         for (member, members_seq, member_count) in risen {
+            let recipients = match self.policy.fanout(u32::try_from(*member_count).unwrap_or(0)) {
+                Fanout::Direct => self.members.get(&*self.store, member.conversation, members_seq.next()).await?,
+                Fanout::Deferred => Arc::from([member.user]),
+            };
             let payload = Payload::Marks {
                 conversation: member.conversation,
                 user: member.user,
                 read_seq: member.read_seq,
                 delivered_seq: member.delivered_seq,
             };
-            let recipients = match self.policy.fanout(u32::try_from(*member_count).unwrap_or(0)) {
-                Fanout::Direct => self.members.get(&*self.store, member.conversation, members_seq.next()).await?,
-                Fanout::Deferred => Arc::from([member.user]),
-            };
-            let routes = self.routes.locate(&recipients).await?;
-            for (gateway, targets) in route(&recipients, &routes, None).gateways {
-                outgoing.gateways.entry(gateway).or_default().deliveries.push(Delivery { targets, payloads: vec![payload.clone()] });
-            }
+            told.push((recipients, payload));
         }
-        let _ = self.publish(outgoing).await?;
-        Ok(())
+        self.tell(&told).await
     }
 
     /// Tells the gateways where these users are connected that sessions ended.
@@ -150,11 +170,39 @@ impl Dispatcher {
         for route in self.routes.locate(&users).await? {
             for caller in current.iter().filter(|caller| (caller.user, caller.device) == (route.user, route.device)) {
                 let signal = Signal::Revoked { user: caller.user, device: caller.device, session_epoch: caller.session_epoch };
-                outgoing.gateways.entry(route.gateway.clone()).or_default().signals.push(signal);
+                outgoing.to(route.gateway.clone()).signals.push(signal);
             }
         }
         let _ = self.publish(outgoing).await?;
         Ok(())
+    }
+
+    /// Tells users something, each list its own; hints, whose loss their clients make good.
+    async fn tell(&self, told: &[(Arc<[UserId]>, Payload)]) -> Result<()> {
+        let located = self.locate(told.iter().flat_map(|(users, _)| users.iter().copied())).await?;
+        let mut outgoing = Outgoing::default();
+        for (users, payload) in told {
+            let routes: Vec<Route> = users.iter().filter_map(|user| located.get(user)).flatten().cloned().collect();
+            for (gateway, targets) in route(users, &routes, None).gateways {
+                outgoing.to(gateway).deliveries.push(Delivery { targets, payloads: vec![payload.clone()] });
+            }
+        }
+        let _ = self.publish(outgoing).await?;
+        Ok(())
+    }
+
+    /// Where these users are connected: one call for a page of users, whatever they are told.
+    async fn locate(&self, users: impl Iterator<Item = UserId>) -> Result<HashMap<UserId, Vec<Route>>> {
+        let mut users: Vec<UserId> = users.collect();
+        users.sort_unstable();
+        users.dedup();
+        let mut located: HashMap<UserId, Vec<Route>> = HashMap::with_capacity(users.len());
+        for page in users.chunks(LOCATE_PAGE) {
+            for route in self.routes.locate(page).await? {
+                located.entry(route.user).or_default().push(route);
+            }
+        }
+        Ok(located)
     }
 
     fn note_heads(&self, entries: &[Entry]) {
@@ -173,62 +221,9 @@ impl Dispatcher {
         for run in direct {
             members.push(self.members_of(run).await?);
         }
-        let mut users: Vec<UserId> = members.iter().flat_map(|members| members.iter().copied()).collect();
-        users.sort_unstable();
-        users.dedup();
-        let mut routes: HashMap<UserId, Vec<crate::ports::Route>> = HashMap::with_capacity(users.len());
-        for route in self.routes.locate(&users).await? {
-            routes.entry(route.user).or_default().push(route);
-        }
+        let located = self.locate(members.iter().flat_map(|members| members.iter().copied())).await?;
         for (run, members) in direct.iter().zip(&members) {
-            self.route_run(run, members, Some(&routes), outgoing).await?;
-        }
-        Ok(())
-    }
-
-    /// Adds the deliveries of one run to some of its members. One delivery per gateway; entries that a device
-    /// sent itself are taken out of that device's delivery.
-    async fn route_run(
-        &self,
-        run: &Run<'_>,
-        members: &[UserId],
-        located: Option<&HashMap<UserId, Vec<crate::ports::Route>>>,
-        outgoing: &mut Outgoing,
-    ) -> Result<()> {
-        let routes: Vec<crate::ports::Route> = match located {
-            Some(located) => members.iter().filter_map(|user| located.get(user)).flatten().cloned().collect(),
-            None => self.routes.locate(members).await?,
-        };
-        let senders: HashSet<(UserId, DeviceId)> = run.iter().filter_map(|entry| Some((entry.message.sender, entry.from?))).collect();
-        let (own, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| senders.contains(&(route.user, route.device)));
-        let payload = |entry: &&Entry| Payload::Message(entry.message.clone());
-        for own in &own {
-            let payloads: Vec<Payload> =
-                run.iter().filter(|entry| (entry.message.sender, entry.from) != (own.user, Some(own.device))).map(payload).collect();
-            if !payloads.is_empty() {
-                let targets = vec![Target { connection: own.connection, epoch: own.epoch }];
-                outgoing.gateways.entry(own.gateway.clone()).or_default().deliveries.push(Delivery { targets, payloads });
-            }
-        }
-        let connected: Vec<UserId> = own.iter().map(|route| route.user).collect();
-        let routed = route(members, &others, None);
-        for (gateway, targets) in routed.gateways {
-            let payloads = run.iter().map(payload).collect();
-            outgoing.gateways.entry(gateway).or_default().deliveries.push(Delivery { targets, payloads });
-        }
-        let offline: Vec<UserId> = routed.offline.into_iter().filter(|user| !connected.contains(user)).collect();
-        for entry in run.iter().filter(|entry| entry.message.counts()) {
-            let users: Vec<UserId> = offline.iter().copied().filter(|user| *user != entry.message.sender).collect();
-            if !users.is_empty() {
-                let message = &entry.message;
-                outgoing.tasks.push(Arc::new(Task::Offline {
-                    conversation: message.conversation,
-                    seq: message.seq,
-                    message: message.id,
-                    sender: message.sender,
-                    users,
-                }));
-            }
+            route_run(run, members, &located, outgoing);
         }
         Ok(())
     }
@@ -238,16 +233,59 @@ impl Dispatcher {
         self.members.get(&*self.store, last.message.conversation, listed_at(last)).await
     }
 
-    /// What gateways lose, their clients pull (decision 7): only the receipt of the tasks matters.
+    /// Hands everything to the bus at once. What gateways lose, their clients pull (decision 7): only the receipt of the
+    /// tasks matters.
     async fn publish(&self, outgoing: Outgoing) -> Result<Receipt> {
-        let receipt = match outgoing.tasks.is_empty() {
-            true => Receipt::kept(),
-            false => self.bus.publish(&Topic::Task, outgoing.tasks.into_iter().map(Record::Task).collect()).await?,
+        let tasks = async {
+            match outgoing.tasks.is_empty() {
+                true => Ok(Receipt::kept()),
+                false => self.bus.publish(&Topic::Task, outgoing.tasks.into_iter().map(Record::Task).collect()).await,
+            }
         };
-        for (gateway, downstream) in outgoing.gateways {
-            let _ = self.bus.publish(&Topic::Downstream(gateway), vec![Record::Downstream(Arc::new(downstream))]).await?;
-        }
+        let gateways = outgoing.gateways.into_iter().map(|(gateway, records)| async move {
+            let filled = records.into_iter().filter(|record| *record != Downstream::default());
+            let records = filled.map(|record| Record::Downstream(Arc::new(record))).collect();
+            self.bus.publish(&Topic::Downstream(gateway), records).await
+        });
+        let (receipt, _) = futures_util::future::try_join(tasks, try_join_all(gateways)).await?;
         Ok(receipt)
+    }
+}
+
+/// Adds the deliveries of one run to some of its members. One delivery per gateway; entries that a device
+/// sent itself are taken out of that device's delivery.
+fn route_run(run: &Run<'_>, members: &[UserId], located: &HashMap<UserId, Vec<Route>>, outgoing: &mut Outgoing) {
+    let routes = members.iter().filter_map(|user| located.get(user)).flatten().cloned();
+    let senders: HashSet<(UserId, DeviceId)> = run.iter().filter_map(|entry| Some((entry.message.sender, entry.from?))).collect();
+    let (own, others): (Vec<_>, Vec<_>) = routes.partition(|route| senders.contains(&(route.user, route.device)));
+    let payload = |entry: &&Entry| Payload::Message(entry.message.clone());
+    for own in &own {
+        let payloads: Vec<Payload> =
+            run.iter().filter(|entry| (entry.message.sender, entry.from) != (own.user, Some(own.device))).map(payload).collect();
+        if !payloads.is_empty() {
+            let targets = vec![Target { connection: own.connection, epoch: own.epoch }];
+            outgoing.to(own.gateway.clone()).deliveries.push(Delivery { targets, payloads });
+        }
+    }
+    let connected: HashSet<UserId> = own.iter().map(|route| route.user).collect();
+    let routed = route(members, &others, None);
+    for (gateway, targets) in routed.gateways {
+        let payloads = run.iter().map(payload).collect();
+        outgoing.to(gateway).deliveries.push(Delivery { targets, payloads });
+    }
+    let offline: Vec<UserId> = routed.offline.into_iter().filter(|user| !connected.contains(user)).collect();
+    for entry in run.iter().filter(|entry| entry.message.counts()) {
+        let users: Vec<UserId> = offline.iter().copied().filter(|user| *user != entry.message.sender).collect();
+        if !users.is_empty() {
+            let message = &entry.message;
+            outgoing.tasks.push(Arc::new(Task::Offline {
+                conversation: message.conversation,
+                seq: message.seq,
+                message: message.id,
+                sender: message.sender,
+                users,
+            }));
+        }
     }
 }
 
@@ -276,8 +314,28 @@ fn runs(entries: &[Entry]) -> Vec<Run<'_>> {
 
 #[derive(Default)]
 struct Outgoing {
-    gateways: BTreeMap<GatewayId, Downstream>,
+    /// The last record of each gateway is still being filled, unless it was ended.
+    gateways: BTreeMap<GatewayId, Vec<Downstream>>,
     tasks: Vec<Arc<Task>>,
+}
+
+impl Outgoing {
+    /// The record that is being filled for a gateway.
+    fn to(&mut self, gateway: GatewayId) -> &mut Downstream {
+        let records = self.gateways.entry(gateway).or_default();
+        if records.is_empty() {
+            records.push(Downstream::default());
+        }
+        let last = records.len() - 1;
+        &mut records[last]
+    }
+
+    /// What comes next for any gateway goes into a record of its own: a page of members is one record.
+    fn end_record(&mut self) {
+        for records in self.gateways.values_mut().filter(|records| records.last() != Some(&Downstream::default())) {
+            records.push(Downstream::default());
+        }
+    }
 }
 
 /// Member lists by conversation and version, bounded by the number of members that they hold together.

@@ -3,15 +3,19 @@
 //!
 //! | method and path | body → answer |
 //! |---|---|
+//! | `GET /healthz`, `GET /readyz` | whether the process lives; whether it serves, or what it waits for. Without the token |
 //! | `GET /metrics` | counters in the text format of Prometheus |
 //! | `GET /admin/users?after=&limit=` | accounts by name → `{"items":[account],"next":name or null}` |
 //! | `POST /admin/users/{username}/status` | `{"status":"active"` or `"disabled"}` → 204; a disabled user is out everywhere within 2 s |
 //! | `POST /admin/users/{username}/password` | `{"password"}` → 204; every device is signed out |
 //! | `POST /admin/provision` | [`Provision`] → [`Provisioned`] |
 //!
-//! Every request needs `Authorization: Bearer <admin token>`. Errors are problems as on the public listener.
+//! Accounts are there in a process with a logic role. Every other request needs `Authorization: Bearer <admin token>`. Errors are problems as on the public listener.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     Json, Router,
@@ -36,6 +40,8 @@ use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
+use crate::{metrics::Metrics, readiness::Readiness};
+
 /// Bytes of a request body: lists of members are long.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Users made by one request.
@@ -54,6 +60,17 @@ const CONNECT_PAGE: usize = 500;
 pub struct AdminState {
     /// What every request must bring.
     pub token: Secret<String>,
+    /// Whether the process serves.
+    pub readiness: Readiness,
+    /// The counters of this process.
+    pub metrics: Arc<Metrics>,
+    /// Set once a process with a logic role has started.
+    pub operators: Arc<OnceLock<Operators>>,
+}
+
+/// What operators work on: accounts, in a process with a logic role.
+#[derive(Debug)]
+pub struct Operators {
     /// Accounts, with everything that follows from a change of them.
     pub accounts: Arc<dyn AccountsApi>,
     /// For making in bulk what nobody is connected to yet.
@@ -64,8 +81,12 @@ pub struct AdminState {
     pub clock: Arc<dyn Clock>,
     /// Ids.
     pub ids: Arc<dyn IdGenerator>,
-    /// The counters of this process as text, read at each scrape.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl AdminState {
+    fn operators(&self) -> Result<&Operators> {
+        self.operators.get().ok_or_else(|| Error::new(Code::Unavailable, "no logic role serves in this process: ask one that has it"))
+    }
 }
 
 impl fmt::Debug for AdminState {
@@ -183,7 +204,8 @@ pub fn routes(state: AdminState) -> Router {
         .method_not_allowed_fallback(|| async { Problem::from(Error::from(Code::MethodNotAllowed)) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::new(state.clone()), authenticated))
-        .with_state(Arc::new(state))
+        .with_state(Arc::new(state.clone()))
+        .merge(state.readiness.routes())
 }
 
 /// A refusal as an answer (RFC 9457).
@@ -233,7 +255,7 @@ async fn authenticated(State(state): State<Arc<AdminState>>, request: Request, n
 }
 
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (state.metrics)()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.text()).into_response()
 }
 
 #[derive(Deserialize)]
@@ -269,7 +291,7 @@ impl From<User> for Account {
 async fn users(State(state): State<Arc<AdminState>>, query: Result<Query<UsersQuery>, QueryRejection>) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|refused| Error::new(Code::InvalidRequest, refused.body_text()))?;
     let limit = query.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
-    let items: Vec<Account> = state.accounts.list_users(query.after.as_deref(), limit).await?.into_iter().map(Account::from).collect();
+    let items: Vec<Account> = state.operators()?.accounts.list_users(query.after.as_deref(), limit).await?.into_iter().map(Account::from).collect();
     let next = items.last().filter(|_| items.len() == limit).map(|last| last.username.clone());
     Ok(Json(serde_json::json!({"items": items, "next": next})).into_response())
 }
@@ -282,7 +304,7 @@ struct StatusChange {
 async fn set_status(State(state): State<Arc<AdminState>>, path: Result<Path<String>, PathRejection>, body: Bytes) -> Result<StatusCode, Problem> {
     let username = username(path)?;
     let StatusChange { status } = parse(&body)?;
-    state.accounts.set_user_status(&username, status).await?;
+    state.operators()?.accounts.set_user_status(&username, status).await?;
     tracing::info!(target: "gochat::audit", username, ?status, "an operator changed the status of an account");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -295,7 +317,7 @@ struct PasswordChange {
 async fn set_password(State(state): State<Arc<AdminState>>, path: Result<Path<String>, PathRejection>, body: Bytes) -> Result<StatusCode, Problem> {
     let username = username(path)?;
     let PasswordChange { password } = parse(&body)?;
-    state.accounts.reset_password(&username, &password).await?;
+    state.operators()?.accounts.reset_password(&username, &password).await?;
     tracing::info!(target: "gochat::audit", username, "an operator set the password of an account");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -304,9 +326,9 @@ async fn provision(State(state): State<Arc<AdminState>>, body: Bytes) -> Result<
     let wanted: Provision = parse(&body)?;
     let conversations = plan(&wanted)?;
     tracing::info!(target: "gochat::audit", users = wanted.users, prefix = %wanted.prefix, "provisioning");
-    let users = state.make_users(&wanted).await?;
+    let users = state.operators()?.make_users(&wanted).await?;
     let ids: Vec<UserId> = users.iter().map(|user| user.id).collect();
-    let conversations = state.make_conversations(conversations, &ids).await?;
+    let conversations = state.operators()?.make_conversations(conversations, &ids).await?;
     Ok(Json(Provisioned { users, conversations }))
 }
 
@@ -382,7 +404,7 @@ fn plan(wanted: &Provision) -> Result<Vec<Planned>> {
     Ok(planned)
 }
 
-impl AdminState {
+impl Operators {
     async fn make_users(&self, wanted: &Provision) -> Result<Vec<ProvisionedUser>> {
         let at = self.clock.now();
         let new = (0..wanted.users).map(|number| {

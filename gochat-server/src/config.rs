@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
+use crate::roles::Roles;
+
 /// Beginning of the environment variables.
 const PREFIX: &str = "GOCHAT_";
 
@@ -99,14 +101,40 @@ settings! {
     fanout_threshold: u32 = "100", "fanout.threshold";
     /// Messages that may wait to be stored, for each partition of the bus; more are refused with `OVERLOADED`.
     upstream_records_max: usize = "4096", "bus.upstream_records_max";
-    /// Page cache of the store's writer in MiB.
+    /// Where everything is kept: empty for SQLite in the data folder, or `mysql://user:password@host:port/database`.
+    store_url: String = "", "store.url", secret;
+    /// Connections to MySQL that write, and as many that read.
+    store_connections: usize = "4", "store.connections";
+    /// Page cache of SQLite's writer in MiB.
     store_cache_mib: u32 = "64", "store.cache_mib";
-    /// Threads that read from the store.
+    /// Threads that read from SQLite.
     store_readers: usize = "2", "store.readers";
     /// Copies of users and conversations in memory, in MiB. 0: none.
     cache_mib: u32 = "16", "cache.mib";
     /// Pages of 4 KiB that the database may have. 0: as many as the disk holds.
     store_pages_max: u32 = "0", "store.pages_max";
+    /// Redis, for routes and the second cache tier: one `redis://host:port` for a server, several for a Cluster. Empty: in this process.
+    redis_urls: List = "", "redis.urls", secret;
+    /// What every key in Redis begins with: the namespace of this installation.
+    redis_prefix: String = "gochat:", "redis.prefix";
+    /// Kafka's brokers (`host:port`), separated by commas. Empty: the bus is in this process.
+    kafka_brokers: List = "", "kafka.brokers";
+    /// What the names of topics and groups begin with: the namespace of this installation.
+    kafka_prefix: String = "", "kafka.prefix";
+    /// Partitions of the upstream and the task topic. Changing it needs a drained bus (docs/scaling.md).
+    kafka_partitions: u32 = "12", "kafka.partitions";
+    /// Copies of each partition.
+    kafka_replication: u32 = "1", "kafka.replication";
+    /// Where repo roles answer (`http://host:port`), separated by commas: for logic and task roles without one of their own.
+    repo_urls: List = "", "repo.urls";
+    /// Where logic roles answer (`http://host:port`), separated by commas: for gateways without one of their own.
+    logic_urls: List = "", "logic.urls";
+    /// Address that a logic or repo role answers other roles on (gRPC).
+    grpc_listen: SocketAddr = "127.0.0.1:9184", "grpc.listen";
+    /// Stable name of this gateway: what its connections are told comes over the topic of this name. No two gateways share one.
+    gateway_id: String = "main", "gateway.id";
+    /// Folder of the secrets, the same for every role. Empty: the data folder.
+    secrets: String = "", "secrets";
     /// `log` or `webhook`.
     push_provider: PushKind = "log", "push.provider";
     /// Where the webhook posts to (http).
@@ -217,6 +245,31 @@ impl Config {
         let config = Config::assemble(&given)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The folder of the secrets.
+    pub fn secrets_folder(&self) -> PathBuf {
+        if self.secrets.is_empty() { self.data.clone() } else { PathBuf::from(&self.secrets) }
+    }
+
+    /// Whether a process with these roles has everything that it must share with the others.
+    pub fn check_roles(&self, roles: Roles) -> Result<(), ConfigError> {
+        let missing = |key: &str, why: &str| Err(ConfigError(format!("{key}: {why}")));
+        if roles != Roles::ALL && (roles.gateway || roles.logic || roles.task) {
+            if self.kafka_brokers.0.is_empty() {
+                return missing("kafka.brokers", "roles that are processes of their own need Kafka between them");
+            }
+            if self.redis_urls.0.is_empty() {
+                return missing("redis.urls", "roles that are processes of their own need Redis to know who is connected where");
+            }
+        }
+        if (roles.logic || roles.task) && !roles.repo && self.repo_urls.0.is_empty() {
+            return missing("repo.urls", "without a repo role of its own this process needs to know where one answers");
+        }
+        if roles.gateway && !roles.logic && self.logic_urls.0.is_empty() {
+            return missing("logic.urls", "without a logic role of its own this process needs to know where one answers");
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), ConfigError> {

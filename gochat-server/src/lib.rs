@@ -15,6 +15,8 @@ pub mod admin;
 pub mod config;
 pub mod metrics;
 pub mod push;
+pub mod readiness;
+pub mod roles;
 pub mod secrets;
 pub mod system;
 pub mod telemetry;

@@ -2,6 +2,9 @@
 
 mod admin_client;
 mod bench;
+mod dead_letters;
+mod migrate;
+mod topics;
 mod users;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -9,6 +12,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, Subcommand};
 use gochat_server::{
     config::{Config, Sources},
+    roles::Roles,
     telemetry,
     wire::{self, Parts},
 };
@@ -17,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long a drain may take before the process ends anyway.
 const DRAIN: Duration = Duration::from_secs(8);
 
-/// Instant messaging: one process with chat in the browser.
+/// Instant messaging: one process with chat in the browser, or one role of several.
 #[derive(Debug, Parser)]
 #[command(name = "gochat", version)]
 struct Arguments {
@@ -36,8 +40,26 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Start the server (also without a command).
-    Serve,
+    /// Start the server with all roles in one process (also without a command).
+    #[command(alias = "serve")]
+    All,
+    /// Start a gateway: sockets, HTTP, the web chat.
+    Gateway,
+    /// Start a logic role: decides what clients ask for.
+    Logic,
+    /// Start a repo role: keeps everything.
+    Repo,
+    /// Start a task role: large groups and pushes.
+    Task,
+    /// Bring the schema of the store up to date, and end. Every start does this too.
+    Migrate,
+    /// Make the topics that are missing, and show all with what is left to be consumed.
+    Topics,
+    /// Look at records that nobody could process.
+    DeadLetters {
+        #[command(subcommand)]
+        command: dead_letters::DeadLettersCommand,
+    },
     /// Print the effective settings and where each came from.
     Config,
     /// Measure a server with a load that speaks the real protocol.
@@ -85,14 +107,22 @@ fn run(mut arguments: Arguments) -> Outcome {
         runtime.worker_threads(config.threads);
     }
     let runtime = runtime.enable_all().build()?;
-    match arguments.command {
-        None | Some(Command::Serve | Command::Bench(_)) => runtime.block_on(serve(config)),
+    let roles = match arguments.command {
         Some(Command::Config) => {
             say(config.describe().trim_end());
-            Ok(())
+            return Ok(());
         }
-        Some(Command::User { command }) => runtime.block_on(users::run(&config, command)),
-    }
+        Some(Command::User { command }) => return runtime.block_on(users::run(&config, command)),
+        Some(Command::Migrate) => return runtime.block_on(migrate::run(&config)),
+        Some(Command::Topics) => return runtime.block_on(topics::run(&config)),
+        Some(Command::DeadLetters { command }) => return runtime.block_on(dead_letters::run(&config, command)),
+        Some(Command::Gateway) => Roles::GATEWAY,
+        Some(Command::Logic) => Roles::LOGIC,
+        Some(Command::Repo) => Roles::REPO,
+        Some(Command::Task) => Roles::TASK,
+        None | Some(Command::All | Command::Bench(_)) => Roles::ALL,
+    };
+    runtime.block_on(serve(config, roles))
 }
 
 fn sources(arguments: &Arguments) -> Sources {
@@ -102,24 +132,33 @@ fn sources(arguments: &Arguments) -> Sources {
     Sources { file: arguments.config.clone(), environment: std::env::vars().collect(), flags }
 }
 
-async fn serve(config: Config) -> Outcome {
+async fn serve(config: Config, roles: Roles) -> Outcome {
     telemetry::start(&config);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let data = config.data.display().to_string();
-    if !config.listen.ip().is_loopback() {
+    if roles.gateway && !config.listen.ip().is_loopback() {
         tracing::warn!(listen = %config.listen, "listening in plaintext beyond loopback: put a proxy that ends TLS in front");
     }
-    let server = wire::start(config, Parts::default()).await?;
-    say(&format!("GoChat is ready: http://{}  (data in {data})", server.address()));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let started = wire::start(config, Parts { roles, ..Parts::default() });
+    let server = tokio::select! {
+        server = started => server?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    say(&match roles.gateway {
+        true => format!("GoChat is ready: http://{}  (data in {data})", server.address()),
+        false => format!("GoChat is ready: {}  (data in {data})", server.address()),
+    });
+    let failed = tokio::select! {
+        _ = terminate.recv() => false,
+        _ = interrupt.recv() => false,
+        () = server.failed() => true,
+    };
     tracing::info!("draining");
     tokio::select! {
         () = server.shutdown(DRAIN) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    Ok(())
+    if failed { Err("a role ended by itself; the log says why".into()) } else { Ok(()) }
 }

@@ -1,25 +1,49 @@
 //! Counters of this process in the text format of Prometheus, read from the parts at each scrape.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
 
 use gochat_core::ports::Topic;
 use gochat_storage::sqlite;
 use gochat_transport::{bus::LocalBus, gateway::Gateway};
 use prometheus::{Encoder, Gauge, IntCounter, IntGauge, Registry, TextEncoder};
 
-/// What can be read.
+/// The parts of this process that count something; they come as the process starts.
 #[derive(Debug)]
 pub struct Metrics {
-    gateway: Arc<Gateway>,
-    bus: LocalBus,
-    store: sqlite::Database,
+    sources: Mutex<Vec<Source>>,
     started: Instant,
 }
 
+/// A part that counts.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A gateway.
+    Gateway(Arc<Gateway>),
+    /// The bus of this process.
+    LocalBus(LocalBus),
+    /// The bus on Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka(KafkaBus),
+    /// SQLite.
+    Sqlite(sqlite::Database),
+    /// MySQL.
+    #[cfg(feature = "mysql")]
+    Mysql(mysql::Database),
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics { sources: Mutex::default(), started: Instant::now() }
+    }
+}
+
 impl Metrics {
-    /// Metrics of these parts.
-    pub fn new(gateway: Arc<Gateway>, bus: LocalBus, store: sqlite::Database) -> Self {
-        Metrics { gateway, bus, store, started: Instant::now() }
+    /// Shows this part too.
+    pub fn add(&self, source: Source) {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner).push(source);
     }
 
     /// The metrics as text.
@@ -34,53 +58,78 @@ impl Metrics {
     }
 
     fn fill(&self, registry: &Registry) -> prometheus::Result<()> {
-        let counter = |name: &str, help: &str, value: u64| {
-            let counter = IntCounter::new(name, help)?;
-            counter.inc_by(value);
-            registry.register(Box::new(counter))
-        };
-        let gauge = |name: &str, help: &str, value: u64| {
-            let gauge = IntGauge::new(name, help)?;
-            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-            registry.register(Box::new(gauge))
-        };
-        let seconds = |name: &str, help: &str, value: f64| {
-            let gauge = Gauge::new(name, help)?;
-            gauge.set(value);
-            registry.register(Box::new(gauge))
-        };
-        let gateway = self.gateway.stats();
-        gauge("gochat_connections", "WebSocket connections now", gateway.connections)?;
-        gauge("gochat_connections_authenticated", "Authenticated WebSocket connections now", gateway.authenticated)?;
-        counter("gochat_connections_opened_total", "WebSocket connections ever opened", gateway.opened)?;
-        counter("gochat_frames_received_total", "Frames from clients", gateway.frames_in)?;
-        counter("gochat_received_bytes_total", "Bytes from clients", gateway.bytes_in)?;
-        counter("gochat_frames_sent_total", "Frames to clients", gateway.frames_out)?;
-        counter("gochat_writes_total", "Writes to sockets", gateway.writes)?;
-        counter("gochat_sends_accepted_total", "Messages accepted from clients", gateway.sends)?;
-        counter("gochat_sends_overloaded_total", "Messages refused because the bus was full", gateway.overloaded)?;
-        counter("gochat_resyncs_total", "Slow connections that were told to resync", gateway.resyncs)?;
-        counter("gochat_slow_closes_total", "Connections closed without progress", gateway.slow_closes)?;
-        counter("gochat_protocol_errors_total", "Connections closed for breaking the protocol", gateway.protocol_errors)?;
-        counter("gochat_auth_refusals_total", "Refused authentications of connections", gateway.auth_refusals)?;
-        counter("gochat_connection_refusals_total", "Connections refused at the door", gateway.refusals)?;
-        counter("gochat_rate_refusals_total", "Requests refused because of a rate", gateway.rate_refusals)?;
-        counter("gochat_takeovers_total", "Connections that gave way to a newer one of their device", gateway.takeovers)?;
-        gauge("gochat_upstream_records", "Messages that wait to be stored", self.bus.depth(&Topic::Upstream) as u64)?;
-        gauge("gochat_task_records", "Tasks that wait", self.bus.depth(&Topic::Task) as u64)?;
-        let store = self.store.stats();
-        counter("gochat_store_commits_total", "Group commits", store.commits)?;
-        counter("gochat_store_units_total", "Units of work in group commits", store.units)?;
-        counter("gochat_store_failed_groups_total", "Group commits that were given up", store.failed_groups)?;
-        seconds("gochat_store_commit_seconds_total", "Time spent in COMMIT", store.commit_micros as f64 / 1e6)?;
-        gauge("gochat_store_wal_pages", "Pages in the write-ahead log", store.wal_pages)?;
-        gauge("gochat_store_writes_waiting", "Units that wait for the writer", store.writes_waiting)?;
-        gauge("gochat_store_reads_waiting", "Reads that wait", store.reads_waiting)?;
+        let fill = Fill(registry);
+        for source in self.sources.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            match source {
+                Source::Gateway(gateway) => of_gateway(&fill, gateway)?,
+                Source::LocalBus(bus) => of_local_bus(&fill, bus)?,
+                Source::Sqlite(database) => of_sqlite(&fill, database)?,
+            }
+        }
         let process = Process::read();
-        seconds("process_cpu_seconds_total", "User and system time", process.cpu_seconds)?;
-        gauge("process_resident_memory_bytes", "Resident memory", process.resident_bytes)?;
-        seconds("gochat_uptime_seconds", "Time since the start", self.started.elapsed().as_secs_f64())
+        fill.seconds("process_cpu_seconds_total", "User and system time", process.cpu_seconds)?;
+        fill.gauge("process_resident_memory_bytes", "Resident memory", process.resident_bytes)?;
+        fill.seconds("gochat_uptime_seconds", "Time since the start", self.started.elapsed().as_secs_f64())
     }
+}
+
+/// Takes values as metrics.
+struct Fill<'a>(&'a Registry);
+
+impl Fill<'_> {
+    fn counter(&self, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
+        let counter = IntCounter::new(name, help)?;
+        counter.inc_by(value);
+        self.0.register(Box::new(counter))
+    }
+
+    fn gauge(&self, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.0.register(Box::new(gauge))
+    }
+
+    fn seconds(&self, name: &str, help: &str, value: f64) -> prometheus::Result<()> {
+        let gauge = Gauge::new(name, help)?;
+        gauge.set(value);
+        self.0.register(Box::new(gauge))
+    }
+}
+
+fn of_gateway(fill: &Fill<'_>, gateway: &Gateway) -> prometheus::Result<()> {
+    let stats = gateway.stats();
+    fill.gauge("gochat_connections", "WebSocket connections now", stats.connections)?;
+    fill.gauge("gochat_connections_authenticated", "Authenticated WebSocket connections now", stats.authenticated)?;
+    fill.counter("gochat_connections_opened_total", "WebSocket connections ever opened", stats.opened)?;
+    fill.counter("gochat_frames_received_total", "Frames from clients", stats.frames_in)?;
+    fill.counter("gochat_received_bytes_total", "Bytes from clients", stats.bytes_in)?;
+    fill.counter("gochat_frames_sent_total", "Frames to clients", stats.frames_out)?;
+    fill.counter("gochat_writes_total", "Writes to sockets", stats.writes)?;
+    fill.counter("gochat_sends_accepted_total", "Messages accepted from clients", stats.sends)?;
+    fill.counter("gochat_sends_overloaded_total", "Messages refused because the bus was full", stats.overloaded)?;
+    fill.counter("gochat_resyncs_total", "Slow connections that were told to resync", stats.resyncs)?;
+    fill.counter("gochat_slow_closes_total", "Connections closed without progress", stats.slow_closes)?;
+    fill.counter("gochat_protocol_errors_total", "Connections closed for breaking the protocol", stats.protocol_errors)?;
+    fill.counter("gochat_auth_refusals_total", "Refused authentications of connections", stats.auth_refusals)?;
+    fill.counter("gochat_connection_refusals_total", "Connections refused at the door", stats.refusals)?;
+    fill.counter("gochat_rate_refusals_total", "Requests refused because of a rate", stats.rate_refusals)?;
+    fill.counter("gochat_takeovers_total", "Connections that gave way to a newer one of their device", stats.takeovers)
+}
+
+fn of_local_bus(fill: &Fill<'_>, bus: &LocalBus) -> prometheus::Result<()> {
+    fill.gauge("gochat_upstream_records", "Messages that wait to be stored", bus.depth(&Topic::Upstream) as u64)?;
+    fill.gauge("gochat_task_records", "Tasks that wait", bus.depth(&Topic::Task) as u64)
+}
+
+fn of_sqlite(fill: &Fill<'_>, database: &sqlite::Database) -> prometheus::Result<()> {
+    let stats = database.stats();
+    fill.counter("gochat_store_commits_total", "Group commits", stats.commits)?;
+    fill.counter("gochat_store_units_total", "Units of work in group commits", stats.units)?;
+    fill.counter("gochat_store_failed_groups_total", "Group commits that were given up", stats.failed_groups)?;
+    fill.seconds("gochat_store_commit_seconds_total", "Time spent in COMMIT", stats.commit_micros as f64 / 1e6)?;
+    fill.gauge("gochat_store_wal_pages", "Pages in the write-ahead log", stats.wal_pages)?;
+    fill.gauge("gochat_store_writes_waiting", "Units that wait for the writer", stats.writes_waiting)?;
+    fill.gauge("gochat_store_reads_waiting", "Reads that wait", stats.reads_waiting)
 }
 
 #[derive(Default)]

@@ -1,9 +1,10 @@
-//! Secrets: made at the first start, kept in the data folder with mode 0600, refused if others can read them.
+//! Secrets: made at the first start, kept in a folder with mode 0600, refused if others can read them. Several roles may share
+//! the folder and start at once: each secret appears whole, and once.
 
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -22,11 +23,12 @@ pub struct Secrets {
 }
 
 /// Reads the secrets in a folder, making those that are missing.
-pub fn load(data: &Path, ids: &dyn IdGenerator) -> io::Result<Secrets> {
+pub fn load(folder: &Path, ids: &dyn IdGenerator) -> io::Result<Secrets> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     Ok(Secrets {
-        token_seed: Secret::new(key(&data.join("token-key"), ids)?),
-        payload_key: Secret::new(key(&data.join("payload-key"), ids)?),
-        admin_token: Secret::new(URL_SAFE_NO_PAD.encode(key(&data.join("admin-token"), ids)?)),
+        token_seed: Secret::new(key(&folder.join("token-key"), ids)?),
+        payload_key: Secret::new(key(&folder.join("payload-key"), ids)?),
+        admin_token: Secret::new(URL_SAFE_NO_PAD.encode(key(&folder.join("admin-token"), ids)?)),
     })
 }
 
@@ -43,10 +45,17 @@ fn key(path: &Path, ids: &dyn IdGenerator) -> io::Result<[u8; 32]> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut bytes = [0; 32];
             ids.random(&mut bytes);
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let draft = path.with_extension(format!("draft-{}", std::process::id()));
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
             file.write_all(URL_SAFE_NO_PAD.encode(bytes).as_bytes())?;
             file.sync_all()?;
-            Ok(bytes)
+            let kept = fs::hard_link(&draft, path);
+            fs::remove_file(&draft)?;
+            match kept {
+                // Another role was first.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => key(path, ids),
+                kept => kept.map(|()| bytes),
+            }
         }
         Err(error) => Err(error),
     }

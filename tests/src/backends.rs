@@ -70,6 +70,6 @@ async fn the_local_bus_with_one_small_partition_keeps_the_contract_of_the_bus() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_that_pass_through_their_bytes_keep_the_contract_of_the_bus() {
-    let bus = WireBus::new(LocalBus::new(LocalBusSettings::default()));
+    let bus = WireBus::new(Arc::new(LocalBus::new(LocalBusSettings::default())));
     conformance::run_all::<dyn Bus>(bus::CASES, Arc::new(bus)).await;
 }

@@ -39,7 +39,7 @@ impl Scene {
     async fn open() -> Scene {
         let server = Sandbox::start().await;
         let [ana, bo, eve] =
-            [User::register(server.address, "ana").await, User::register(server.address, "bo").await, User::register(server.address, "eve").await];
+            [User::register(server.address(), "ana").await, User::register(server.address(), "bo").await, User::register(server.address(), "eve").await];
         let (chat, group) = (ana.single(&bo).await, ana.group("Lunch", &[&bo]).await);
         ana.say(&chat, "a secret").await;
         Scene { server, ana, bo, eve, chat, group }
@@ -47,14 +47,14 @@ impl Scene {
 
     /// A body as it is.
     async fn ask(&self, user: Option<&User>, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.server.address.to_string());
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, self.server.address().to_string());
         if let Some(user) = user {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", user.token));
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        raw(self.server.address, request.body(Full::new(body.into())).unwrap()).await
+        raw(self.server.address(), request.body(Full::new(body.into())).unwrap()).await
     }
 
     async fn json(&self, user: Option<&User>, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
@@ -453,9 +453,9 @@ async fn a_token_that_is_not_exactly_ours_is_nobodys() {
     ];
     let mut failures = Vec::new();
     for (name, token, code) in forged {
-        let answer = http(scene.server.address, Method::GET, "/api/v1/users/me", Some(&token), &[], None).await;
+        let answer = http(scene.server.address(), Method::GET, "/api/v1/users/me", Some(&token), &[], None).await;
         failures.extend(wrong(name, &answer, 401, code));
-        let mut socket = Socket::open(scene.server.address).await;
+        let mut socket = Socket::open(scene.server.address()).await;
         // A frame before authentication is at most 4 KiB.
         if token.len() < 4000 {
             let said = socket.request(json!({"type": "auth", "token": token})).await;
@@ -471,7 +471,7 @@ async fn a_token_that_is_not_exactly_ours_is_nobodys() {
     }
     // The check itself is right: the same making with the right parts is good.
     let good = made(ours, seed, now);
-    assert_eq!(http(scene.server.address, Method::GET, "/api/v1/users/me", Some(&good), &[], None).await.status, 200);
+    assert_eq!(http(scene.server.address(), Method::GET, "/api/v1/users/me", Some(&good), &[], None).await.status, 200);
     let me = "/api/v1/users/me";
     for (name, value) in [("Basic", format!("Basic {}", scene.ana.token)), ("bare", scene.ana.token.clone())] {
         let answer = scene.ask(None, Method::GET, me, &[("authorization", &value)], "").await;
@@ -487,21 +487,21 @@ async fn a_token_in_a_url_or_a_cookie_is_no_token() {
     let scene = Scene::open().await;
     let token = &scene.ana.token;
     for name in ["token", "access_token", "authorization"] {
-        let answer = http(scene.server.address, Method::GET, &format!("/api/v1/users/me?{name}={token}"), None, &[], None).await;
+        let answer = http(scene.server.address(), Method::GET, &format!("/api/v1/users/me?{name}={token}"), None, &[], None).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (401, "UNAUTHENTICATED"));
-        let mut socket = Socket::try_open(scene.server.address, &format!("/api/v1/ws?{name}={token}"), &[]).await.unwrap();
+        let mut socket = Socket::try_open(scene.server.address(), &format!("/api/v1/ws?{name}={token}"), &[]).await.unwrap();
         assert_eq!(socket.request(json!({"type": "list"})).await["code"], "UNAUTHENTICATED");
         assert_eq!(socket.closed().await.0, 4001);
     }
     let cookie = format!("token={token}; access_token={token}");
-    assert_eq!(http(scene.server.address, Method::GET, "/api/v1/users/me", None, &[("cookie", &cookie)], None).await.status, 401);
+    assert_eq!(http(scene.server.address(), Method::GET, "/api/v1/users/me", None, &[("cookie", &cookie)], None).await.status, 401);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_page_of_another_origin_gets_no_connection() {
     let scene = Scene::open().await;
-    let own = format!("http://{}", scene.server.address);
-    assert!(Socket::try_open(scene.server.address, "/api/v1/ws", &[("origin", &own)]).await.is_ok());
+    let own = format!("http://{}", scene.server.address());
+    assert!(Socket::try_open(scene.server.address(), "/api/v1/ws", &[("origin", &own)]).await.is_ok());
     for origin in ["http://evil.test", "null", "", "http://127.0.0.1", &format!("{own}.evil.test")] {
         let upgrade = [("origin", origin), ("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")];
         let headers = [&upgrade[..], &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]].concat();
@@ -514,7 +514,7 @@ async fn a_page_of_another_origin_gets_no_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_hardly_http_is_refused_and_ends() {
     let scene = Scene::open().await;
-    let address = scene.server.address;
+    let address = scene.server.address();
     let chunk = format!("{:x}\r\n{}\r\n", 40_000, "x".repeat(40_000));
     let post = "POST /api/v1/auth/register HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     for (name, bytes, status) in [

@@ -1,13 +1,23 @@
 //! Dispatch with two gateways, looked at where its records come out: one record per gateway, whoever is told, and by whom.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use gochat_core::{
     dispatch::{Dispatcher, Entry},
+    error::{Code, Result},
     fanout::BySize,
     ids::{ClientMsgId, ConversationId, DeviceId, GatewayId, MessageId, Seq, UserId},
     model::{Body, ConversationKind, Draft, GroupAction, JoinMode, MessageKind, NewConversation, NewUser, PayloadHash},
-    ports::{AppendBatch, Bus, Conversations, Delivery, Downstream, Messages, Payload, Record, Route, Routes, Subscription, Task, Topic, Users},
+    ports::{
+        Ack, AppendBatch, Bus, Conversations, Delivery, Downstream, Messages, Payload, Record, Route, Routes, Stored, Subscription, Task, Topic, Users,
+    },
     time::Timestamp,
 };
 use gochat_storage::{
@@ -22,12 +32,38 @@ use uuid::Uuid;
 struct World {
     store: Arc<Database>,
     bus: Arc<LocalBus>,
-    routes: Arc<LocalRoutes>,
+    routes: Arc<MayBeAway>,
     dispatcher: Dispatcher,
     /// The topics of two gateways.
     gateways: [Arc<dyn Subscription>; 2],
     tasks: Arc<dyn Subscription>,
     _folder: TempDir,
+}
+
+/// Routes that a test can take away.
+#[derive(Debug, Default)]
+struct MayBeAway {
+    routes: LocalRoutes,
+    away: AtomicBool,
+}
+
+impl MayBeAway {
+    fn there(&self) -> Result<&LocalRoutes> {
+        if self.away.load(Ordering::Relaxed) { Err(Code::Unavailable.into()) } else { Ok(&self.routes) }
+    }
+}
+
+#[async_trait]
+impl Routes for MayBeAway {
+    async fn attach(&self, routes: &[Route], lease: Duration) -> Result<Vec<bool>> {
+        self.there()?.attach(routes, lease).await
+    }
+    async fn detach(&self, routes: &[Route]) -> Result<Vec<bool>> {
+        self.there()?.detach(routes).await
+    }
+    async fn locate(&self, users: &[UserId]) -> Result<Vec<Route>> {
+        self.there()?.locate(users).await
+    }
 }
 
 const AT: Timestamp = Timestamp(1_700_000_000_000);
@@ -39,7 +75,7 @@ fn gateway(index: usize) -> GatewayId {
 async fn world(threshold: u32) -> World {
     let folder = tempfile::tempdir().unwrap();
     let store = Arc::new(sqlite::open(&folder.path().join("gochat.db"), &SqliteSettings::default()).unwrap());
-    let (bus, routes) = (Arc::new(LocalBus::new(LocalBusSettings::default())), Arc::new(LocalRoutes::default()));
+    let (bus, routes) = (Arc::new(LocalBus::new(LocalBusSettings::default())), Arc::new(MayBeAway::default()));
     let dispatcher = Dispatcher::new(store.clone(), bus.clone(), routes.clone(), Arc::new(BySize { threshold }));
     let topic = async |index: usize| bus.subscribe(&Topic::Downstream(gateway(index)), "gateway").await.unwrap();
     let gateways = [topic(0).await, topic(1).await];
@@ -239,4 +275,28 @@ async fn a_large_group_is_one_task_and_safe_when_that_is_done() {
     assert_eq!(offline.len(), 2, "the sender is not told of what it sent itself: {offline:?}");
     assert!(offline.iter().all(|task| matches!(&**task, Task::Offline { users, .. } if users == &[cy])), "{offline:?}");
     world.bus.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_presence_is_unknown_senders_are_answered_and_the_entries_stay_owed() {
+    let world = world(100).await;
+    let [ana, bo, away] = world.users().await;
+    let group = world.group(ana, &[bo, away]).await;
+    world.connect(bo, 1, 4).await;
+    let entry = world.say(group, ana, None, "into the dark").await;
+    let stored = Stored { conversation: group, seq: entry.message.seq, message: entry.message.id, created_at: AT };
+    let ack = Ack { connection: 1, request: 2, outcome: Ok(stored) };
+    world.routes.away.store(true, Ordering::Relaxed);
+    let mut receipt = world.dispatcher.dispatch(vec![(gateway(0), ack.clone())], std::slice::from_ref(&entry)).await.unwrap();
+    assert_eq!(world.told(0).await[0].acks, [ack], "the sender has its ack");
+    assert!(receipt.is_refused(), "the entry does not count as dispatched");
+    assert!(world.tasks().await.is_empty(), "nobody is taken for offline");
+    assert!(world.dispatcher.owes() && !world.dispatcher.owes(), "it is said once that there is something to make good");
+
+    world.routes.away.store(false, Ordering::Relaxed);
+    let mut receipt = world.dispatcher.dispatch(Vec::new(), &[entry]).await.unwrap();
+    assert_eq!(lines(&world.told(1).await[0].deliveries), [(4, texts(&["into the dark"]))]);
+    assert_eq!(world.tasks().await.len(), 1, "who is away gets a push after all");
+    timeout(Duration::from_secs(5), receipt.safe()).await.expect("committed is safe").unwrap();
+    assert!(!world.dispatcher.owes());
 }

@@ -212,7 +212,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Option<u16>)> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_hostile_frame_gets_its_close_code_and_an_orderly_end() {
     let server = Sandbox::start().await;
-    let user = User::register(server.address, "mallory").await;
+    let user = User::register(server.address(), "mallory").await;
     let mut wrong = Vec::new();
     for (name, bytes, code) in cases() {
         let mut raw = Raw::authenticated(&user).await;
@@ -230,7 +230,7 @@ async fn every_hostile_frame_gets_its_close_code_and_an_orderly_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rare_but_right_frames_are_served() {
     let server = Sandbox::start().await;
-    let user = User::register(server.address, "patience").await;
+    let user = User::register(server.address(), "patience").await;
     let ping = |id: u64| json!({"type": "ping", "id": id}).to_string();
     let mut raw = Raw::authenticated(&user).await;
 
@@ -280,7 +280,7 @@ async fn rare_but_right_frames_are_served() {
 async fn before_authentication_less_is_allowed() {
     let server = Sandbox::start().await;
     let refused = async |bytes: Vec<u8>, code: u16| {
-        let mut raw = Raw::open(server.address, &[]).await;
+        let mut raw = Raw::open(server.address(), &[]).await;
         raw.send(&bytes).await;
         let mut got = raw.next().await;
         let mut said = None;
@@ -305,11 +305,11 @@ async fn before_authentication_less_is_allowed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_that_comes_with_the_upgrade_is_not_lost() {
     let server = Sandbox::start().await;
-    let user = User::register(server.address, "early").await;
+    let user = User::register(server.address(), "early").await;
     for split in [0, 1, 2, 5, 6, 7, 100] {
         let frames = [text(&json!({"type": "auth", "id": 1, "token": user.token}).to_string()), text(r#"{"type":"ping","id":2}"#)].concat();
         let (early, late) = frames.split_at(frames.len() - split);
-        let mut raw = Raw::open(server.address, early).await;
+        let mut raw = Raw::open(server.address(), early).await;
         raw.send(late).await;
         assert_eq!(raw.answer().await["type"], "ready");
         assert_eq!(raw.answer().await["type"], "pong");
@@ -318,7 +318,7 @@ async fn a_frame_that_comes_with_the_upgrade_is_not_lost() {
 
 /// Two users chat as if nothing had been.
 async fn still_well(server: &Sandbox) {
-    let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+    let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
     let chat = ana.single(&bo).await;
     let (mut from, mut to) = (ana.connect().await, bo.connect().await);
     from.say(&chat, "hello").await;

@@ -7,6 +7,7 @@ pub mod client;
 pub mod frames;
 pub mod process;
 pub mod sandbox;
+pub mod servers;
 
 #[cfg(test)]
 mod architecture;
@@ -29,9 +30,13 @@ mod drain;
 #[cfg(test)]
 mod flows;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod generated;
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod load;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]

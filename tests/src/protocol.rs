@@ -36,14 +36,14 @@ async fn the_documented_exchange_happens_as_written() {
             assert!(!what.contains('$'), "unknown value in {what}");
             if what.starts_with('{') {
                 if actor.socket.is_none() {
-                    actor.socket = Some(Socket::open(server.address).await);
+                    actor.socket = Some(Socket::open(server.address()).await);
                 }
                 actor.socket.as_mut().unwrap().send_text(&what).await;
             } else {
                 let mut parts = what.splitn(3, ' ');
                 let (method, path) = (parts.next().unwrap().parse::<Method>().unwrap(), parts.next().unwrap());
                 let body: Option<Value> = parts.next().map(|body| serde_json::from_str(body).expect(line));
-                let answer = http(server.address, method, path, actor.token.as_deref(), &[], body.as_ref()).await;
+                let answer = http(server.address(), method, path, actor.token.as_deref(), &[], body.as_ref()).await;
                 actor.answer = Some((answer.status.as_u16(), answer.body));
             }
         } else if what.starts_with('{') {

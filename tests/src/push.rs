@@ -32,7 +32,7 @@ impl PushProvider for Recorder {
 async fn said(settings: &[(&str, &str)]) -> Vec<(String, String)> {
     let recorder = Arc::new(Recorder::default());
     let server = Sandbox::start_pushing(settings, recorder.clone()).await;
-    let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+    let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
     let chat = ana.single(&bo).await;
     ana.say(&chat, "Dinner at eight?").await;
     let picture = json!({"client_msg_id": crate::client::new_id(), "kind": "image", "data": {"url": "https://example.org/a.png"}});

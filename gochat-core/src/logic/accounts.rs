@@ -27,22 +27,15 @@ use crate::{
 /// How long a used refresh token may be shown again for the same successor: an answer may get lost.
 const REFRESH_GRACE: Duration = Duration::from_secs(10);
 
-/// Settings of accounts.
-#[derive(Clone, Debug, Default)]
-pub struct AccountSettings {
-    /// Whether users are also found by the beginning of their name (decision 35).
-    pub search_by_prefix: bool,
-}
-
 #[derive(Debug)]
 pub(crate) struct Accounts {
-    settings: AccountSettings,
+    search_by_prefix: bool,
     limiter: LoginLimiter,
 }
 
 impl Accounts {
-    pub(crate) fn new(settings: AccountSettings) -> Self {
-        Accounts { settings, limiter: LoginLimiter::default() }
+    pub(crate) fn new(search_by_prefix: bool) -> Self {
+        Accounts { search_by_prefix, limiter: LoginLimiter::default() }
     }
 }
 
@@ -173,7 +166,7 @@ impl AccountsApi for Logic {
             return self.users(caller, &[id]).await;
         }
         let Ok(username) = rules::username(query) else { return Ok(Vec::new()) };
-        if self.accounts.settings.search_by_prefix {
+        if self.accounts.search_by_prefix {
             return self.ports.store.users_by_prefix(&username, None, limit.clamp(1, PAGE_MAX)).await;
         }
         Ok(self.ports.store.user_by_name(&username).await?.into_iter().collect())

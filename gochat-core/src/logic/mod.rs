@@ -17,7 +17,7 @@ mod history;
 mod send;
 mod sweep;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     auth::{Passwords, Tokens},
@@ -25,8 +25,6 @@ use crate::{
     ports::{Bus, Hook, Routes, Store},
     time::{Clock, IdGenerator},
 };
-
-pub use accounts::AccountSettings;
 
 /// What the logic role runs on.
 #[derive(Clone, Debug)]
@@ -45,6 +43,22 @@ pub struct LogicPorts {
     pub ids: Arc<dyn IdGenerator>,
 }
 
+/// How the logic role works.
+#[derive(Clone, Debug)]
+pub struct LogicSettings {
+    /// Whether users are also found by the beginning of their name (decision 35).
+    pub search_by_prefix: bool,
+    /// Pause between two sweeps for entries that a crash left undispatched. It bounds how late members learn of what a logic role
+    /// had stored when it crashed while others go on; where there is one role only, its next start sweeps.
+    pub sweep_every: Duration,
+}
+
+impl Default for LogicSettings {
+    fn default() -> Self {
+        LogicSettings { search_by_prefix: false, sweep_every: Duration::from_secs(600) }
+    }
+}
+
 /// The logic role. Serves gateways as [`LogicApi`](crate::ports::LogicApi) and consumes the upstream topic.
 #[derive(Debug)]
 pub struct Logic {
@@ -54,6 +68,7 @@ pub struct Logic {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) accounts: accounts::Accounts,
     pub(crate) sender: send::Sender,
+    sweep_every: Duration,
 }
 
 impl Logic {
@@ -63,9 +78,17 @@ impl Logic {
         dispatcher: Arc<Dispatcher>,
         passwords: Arc<Passwords>,
         tokens: Arc<Tokens>,
-        settings: AccountSettings,
+        settings: LogicSettings,
         payload_key: crate::auth::PayloadKey,
     ) -> Arc<Self> {
-        Arc::new(Logic { ports, dispatcher, passwords, tokens, accounts: accounts::Accounts::new(settings), sender: send::Sender::new(payload_key) })
+        Arc::new(Logic {
+            ports,
+            dispatcher,
+            passwords,
+            tokens,
+            accounts: accounts::Accounts::new(settings.search_by_prefix),
+            sender: send::Sender::new(payload_key),
+            sweep_every: settings.sweep_every,
+        })
     }
 }

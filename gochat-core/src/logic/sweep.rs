@@ -3,28 +3,37 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::{Instant, sleep};
+
 use super::{Logic, dispatched::Done};
-use crate::{dispatch::Entry, error::Result, ids::Seq, limits::PAGE_MAX, model::Conversation};
+use crate::{dispatch::Entry, error::{Code, Error, Result}, ids::Seq, limits::PAGE_MAX, model::Conversation};
 
 /// Rows looked at in one step: a step takes a few milliseconds and no lock.
 const SCAN_ROWS: usize = 2000;
-/// Pause between two sweeps. The first one runs at once.
-const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// The second sweep follows the first one so soon: what was too young at the start is an earlier run's leftover then.
+const SECOND_SWEEP: Duration = Duration::from_secs(7);
+/// How often it is asked whether members are still to be told because presence was unknown.
+const OWED_EVERY: Duration = Duration::from_secs(5);
 /// Entries younger than this are still on their ordinary way.
 const SWEEP_AGE: Duration = Duration::from_secs(5);
 
 impl Logic {
     pub(super) async fn sweep(self: Arc<Self>) {
-        // What lies there at the start is of an earlier run: nobody else is dispatching it.
-        let mut age = Duration::ZERO;
+        let mut pause = SECOND_SWEEP;
         loop {
-            match self.sweep_once(age).await {
+            match self.sweep_once(SWEEP_AGE).await {
                 Ok(0) => {}
-                Ok(entries) => tracing::info!(entries, "dispatched entries that an earlier run had left"),
+                Ok(entries) => tracing::info!(entries, "dispatched entries that had been left"),
                 Err(error) => tracing::warn!(?error, "sweep broke off; the next one starts again"),
             }
-            age = SWEEP_AGE;
-            tokio::time::sleep(SWEEP_EVERY).await;
+            let until = Instant::now() + pause;
+            while Instant::now() < until {
+                sleep(OWED_EVERY.min(until.saturating_duration_since(Instant::now()))).await;
+                if self.dispatcher.owes() {
+                    break;
+                }
+            }
+            pause = self.sweep_every;
         }
     }
 
@@ -52,7 +61,10 @@ impl Logic {
             let log = self.ports.store.log(conversation.id, told, conversation.head_seq, PAGE_MAX).await?;
             let Some(last) = log.last().map(|message| message.seq) else { break };
             let entries: Vec<Entry> = log.into_iter().map(|message| entry(conversation, message)).collect();
-            let receipt = self.dispatcher.dispatch(Vec::new(), &entries).await?;
+            let mut receipt = self.dispatcher.dispatch(Vec::new(), &entries).await?;
+            if receipt.is_refused() {
+                return Err(Error::new(Code::Unavailable, "presence is unknown"));
+            }
             let known = conversation.dispatched_seq;
             let done = entries.iter().map(|entry| Done { conversation: conversation.id, seq: entry.message.seq, known }).collect();
             self.sender.dispatched.note_when_safe(receipt, done);

@@ -52,9 +52,26 @@ impl Receipt {
         (Pledge(pledge), Receipt(Some(receipt)))
     }
 
+    /// For records that were not made: whoever marks their cause as done must not.
+    pub fn refused() -> Self {
+        Receipt::pledged().1
+    }
+
     /// Whether the records are safe already.
     pub fn is_kept(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Whether it is known already that they never will be.
+    pub fn is_refused(&mut self) -> bool {
+        match self.0.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Ok(())) => {
+                self.0 = None;
+                false
+            }
+            Some(Err(error)) => error == oneshot::error::TryRecvError::Closed,
+            None => false,
+        }
     }
 
     /// Waits until the records are safe. Cancel-safe.

@@ -37,7 +37,7 @@ pub async fn connect(target: &Target, arguments: &Arguments) -> Result<Figures, 
     let mut warm = false;
     while time.as_secs_f64() < arguments.seconds {
         let (began, used, own) = (Instant::now(), target.usage(), usage::own());
-        let mut round = Round::new(target.address, arguments.protocol, &crowd)?;
+        let mut round = Round::new(target.address(), arguments.protocol, &crowd)?;
         let mut fresh = Latencies::new();
         while round.ready < clients {
             round.turn(&mut fresh)?;

@@ -27,7 +27,7 @@ pub async fn history(target: &Target, arguments: &Arguments) -> Result<Figures, 
     let clients = arguments.clients.unwrap_or(64).max(2).next_multiple_of(2);
     let crowd = provision::provision(target, "h", Wanted { users: clients, pairs: true, group: false }).await?;
     let writers: Vec<&str> = crowd.tokens().into_iter().step_by(2).collect();
-    for (line, conversation) in line::open(target.address, form, &writers)?.iter_mut().zip(&crowd.conversations) {
+    for (line, conversation) in line::open(&target.addresses, form, &writers)?.iter_mut().zip(&crowd.conversations) {
         for number in 1..=ENTRIES {
             let stamp = Stamp { sent: Duration::ZERO, sender: 0, number };
             line.send(|form, out| form.write_send(out, u64::from(number) + 1, *conversation, Uuid::now_v7(), stamp, TEXT_BYTES))?;
@@ -35,7 +35,7 @@ pub async fn history(target: &Target, arguments: &Arguments) -> Result<Figures, 
         (1..=ENTRIES).try_for_each(|number| line.answered(u64::from(number) + 1))?;
     }
 
-    let mut pool = Pool::open(target.address, form, &crowd.tokens())?;
+    let mut pool = Pool::open(&target.addresses, form, &crowd.tokens())?;
     let mut asked = vec![Instant::now(); clients];
     for client in 0..clients {
         pool.outbox.send(client, |out| form.write_history(out, 2, crowd.conversations[client / 2], PAGE));

@@ -22,10 +22,10 @@ pub async fn idle(target: Target, arguments: &Arguments) -> Result<Figures, Faul
     let target = target.restarted()?;
     let tokens = crowd.tokens();
     let (first, others) = tokens.split_at(FIRST);
-    let first = Pool::open(target.address, arguments.protocol, first)?;
+    let first = Pool::open(&target.addresses, arguments.protocol, first)?;
     drop(first);
     let before = target.usage();
-    let mut pool = Pool::open(target.address, arguments.protocol, others)?;
+    let mut pool = Pool::open(&target.addresses, arguments.protocol, others)?;
     let mut progress = progress::Line::new("idle");
     let mut wait = |seconds: f64| -> Result<(), Fault> {
         let end = Instant::now() + Duration::from_secs_f64(seconds);

@@ -126,13 +126,14 @@ fn refused(code: &[u8]) -> Fault {
     format!("the server refused: {}", String::from_utf8_lossy(code)).into()
 }
 
-/// Many connections, each step for all of them before the next step for any: the server works on all of them at once.
-pub fn open(address: SocketAddr, form: Form, tokens: &[&str]) -> Result<Vec<Line>, Fault> {
+/// Many connections, to one address after the other; each step for all of them before the next step for any: the server works on all of them at once.
+pub fn open(addresses: &[SocketAddr], form: Form, tokens: &[&str]) -> Result<Vec<Line>, Fault> {
+    let at = || addresses.iter().copied().cycle();
     let mut lines = Vec::with_capacity(tokens.len());
-    for _ in tokens {
+    for (_, address) in tokens.iter().zip(at()) {
         lines.push(Line::connect(address, form)?);
     }
-    lines.iter_mut().try_for_each(|line| line.ask_upgrade(address))?;
+    lines.iter_mut().zip(at()).try_for_each(|(line, address)| line.ask_upgrade(address))?;
     lines.iter_mut().try_for_each(Line::upgraded)?;
     lines.iter_mut().zip(tokens).try_for_each(|(line, token)| line.send(|form, out| form.write_auth(out, 1, token)))?;
     lines.iter_mut().try_for_each(|line| line.answered(1))?;

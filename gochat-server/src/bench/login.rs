@@ -43,7 +43,7 @@ pub async fn login(target: &Target, arguments: &Arguments, limits: &mut Limits) 
     let (done, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut logins = JoinSet::new();
     for name in &who.names {
-        let (address, name, done, stop) = (target.address, name.clone(), done.clone(), stop.clone());
+        let (address, name, done, stop) = (target.address(), name.clone(), done.clone(), stop.clone());
         logins.spawn(async move { keep_logging_in(address, &name, &done, &stop).await });
     }
     let (began, before) = (Instant::now(), done.load(Ordering::Relaxed));
@@ -72,7 +72,7 @@ pub async fn login(target: &Target, arguments: &Arguments, limits: &mut Limits) 
 fn talk(target: &Target, arguments: &Arguments, crowd: &Crowd) -> Result<Measured, Fault> {
     let form = arguments.protocol;
     let pace = Pace { rate: Some(MESSAGES_PER_S), ..super::talk::pace(arguments) };
-    let mut pool = Pool::open(target.address, form, &crowd.tokens())?;
+    let mut pool = Pool::open(&target.addresses, form, &crowd.tokens())?;
     let usage = || target.usage();
     let (measured, _) = Load::new(form, Shape::Pairs { senders: TALKERS }, pace, crowd, &usage).run(&mut pool, "login")?;
     Ok(measured)

@@ -74,18 +74,20 @@ pub enum Scenario {
 /// Arguments of `gochat bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// A server that runs already; without it one is started for each scenario, and removed afterwards.
-    #[arg(long)]
-    url: Option<String>,
+    /// A server that runs already, or several gateways of one, separated by commas: clients connect to one after the other. Without
+    /// it a server is started for each scenario, and removed afterwards.
+    #[arg(long, value_delimiter = ',')]
+    url: Vec<String>,
     /// Address of that server's admin listener. Without it users register one by one, which its limits make slow.
     #[arg(long, requires = "url", requires = "admin_token")]
     admin: Option<SocketAddr>,
     /// Token of that admin listener.
     #[arg(long, requires = "admin")]
     admin_token: Option<String>,
-    /// That server's process, if it runs here: its CPU time and memory are measured then.
-    #[arg(long, requires = "url")]
-    server_pid: Option<u32>,
+    /// That server's process, if it runs here: its CPU time and memory are measured then. Several with their names, as in
+    /// `logic=123,repo=124`: each is shown for itself too.
+    #[arg(long, requires = "url", value_delimiter = ',')]
+    server_pid: Vec<usage::Watched>,
     /// What to measure, one after the other.
     #[arg(long, value_delimiter = ',', default_value = "calibrate,p2p,fanout")]
     scenario: Vec<Scenario>,

@@ -60,8 +60,8 @@ impl Outbox {
 }
 
 impl Pool {
-    /// Opens and authenticates one connection for each token.
-    pub fn open(address: SocketAddr, form: Form, tokens: &[&str]) -> Result<Pool, Fault> {
+    /// Opens and authenticates one connection for each token, to one address after the other.
+    pub fn open(addresses: &[SocketAddr], form: Form, tokens: &[&str]) -> Result<Pool, Fault> {
         let poll = Poll::new()?;
         let timer = Timer::new(poll.registry(), TIMER)?;
         let mut pool = Pool {
@@ -74,7 +74,7 @@ impl Pool {
             outbox: Outbox { opcode: form.opcode(), waiting: vec![Vec::new(); tokens.len()], dirty: Vec::new(), payload: Vec::new() },
         };
         for tokens in tokens.chunks(OPEN_AT_ONCE) {
-            for line in line::open(address, form, tokens)? {
+            for line in line::open(addresses, form, tokens)? {
                 line.stream.set_nonblocking(true)?;
                 let mut stream = TcpStream::from_std(line.stream);
                 pool.poll.registry().register(&mut stream, Token(pool.streams.len()), Interest::READABLE | Interest::WRITABLE)?;

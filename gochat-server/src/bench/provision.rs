@@ -61,7 +61,7 @@ async fn in_bulk(target: &Target, prefix: &str, wanted: Wanted) -> Result<Crowd,
 }
 
 async fn one_by_one(target: &Target, prefix: &str, wanted: Wanted) -> Result<Crowd, Fault> {
-    let mut http = Http::connect(target.address).await?;
+    let mut http = Http::connect(target.address()).await?;
     let mut crowd = Crowd { names: Vec::new(), tokens: Vec::new(), conversations: Vec::new() };
     let mut ids = Vec::with_capacity(wanted.users);
     let mut progress = progress::Line::new("registering");

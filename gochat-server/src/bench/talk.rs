@@ -1,6 +1,6 @@
 //! `p2p` (pairs that write to each other) and `fanout` (members of one group write to it).
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use serde_json::json;
 use uuid::Uuid;
@@ -54,9 +54,14 @@ pub fn pace(arguments: &Arguments) -> Pace {
 
 fn talk(target: &Target, arguments: &Arguments, crowd: &Crowd, shape: Shape, figures: &mut Figures) -> Result<Measured, Fault> {
     let before = target.usage();
-    let mut pool = Pool::open(target.address, arguments.protocol, &crowd.tokens())?;
+    let mut pool = Pool::open(&target.addresses, arguments.protocol, &crowd.tokens())?;
     let connected = target.usage();
-    let usage = || target.usage();
+    // The load asks when the warm-up ends and when the measured time does.
+    let by_process = RefCell::new(Vec::new());
+    let usage = || {
+        by_process.borrow_mut().push(target.usage_by_process());
+        target.usage()
+    };
     let load = Load::new(arguments.protocol, shape, pace(arguments), crowd, &usage);
     let (measured, mut ledger) = load.run(&mut pool, figures.scenario())?;
     drop(pool);
@@ -79,6 +84,11 @@ fn talk(target: &Target, arguments: &Arguments, crowd: &Crowd, shape: Shape, fig
         figures.number("server_cpu_us_per_msg", micros / (measured.acked as f64).max(1.0));
         figures.number("server_cpu_us_per_delivery", micros / (measured.deliveries as f64).max(1.0));
         figures.set("rss_bytes", then.resident);
+        if let [first, .., last] = &by_process.borrow()[..] {
+            for ((name, first), (_, last)) in first.iter().zip(last) {
+                figures.number(&format!("{name}_cpu_us_per_msg"), (last.cpu - first.cpu).as_secs_f64() * 1e6 / (measured.acked as f64).max(1.0));
+            }
+        }
     }
     if let Some((before, connected)) = before.zip(connected) {
         let grown = connected.resident.saturating_sub(before.resident) as f64;
@@ -96,7 +106,7 @@ fn read_back(target: &Target, crowd: &Crowd, shape: Shape, ledger: &mut Ledger) 
     let conversations: Vec<(usize, Uuid)> = crowd.conversations.iter().copied().enumerate().collect();
     for (conversation, id) in conversations {
         let reader = (0..crowd.tokens.len()).find(|user| shape.conversation(*user) == conversation).ok_or("a conversation of nobody")?;
-        let mut lines = line::open(target.address, Form::Json, &[&crowd.tokens[reader]])?;
+        let mut lines = line::open(&target.addresses, Form::Json, &[&crowd.tokens[reader]])?;
         for line in &mut lines {
             ledger.read(conversation, &line.log(id)?);
         }

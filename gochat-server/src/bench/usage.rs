@@ -1,6 +1,6 @@
-//! What a process has used so far (proc(5)).
+//! What processes have used so far (proc(5)).
 
-use std::time::Duration;
+use std::{str::FromStr, time::Duration};
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
@@ -8,6 +8,23 @@ pub struct Usage {
     pub cpu: Duration,
     /// Bytes of memory that it holds.
     pub resident: u64,
+}
+
+/// A process that is looked at: `123`, or with a name of its own among several, `repo=123`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    pub name: String,
+    pub id: u32,
+}
+
+impl FromStr for Watched {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, id) = text.split_once('=').unwrap_or(("server", text));
+        let id = id.parse().map_err(|_| format!("{text:?} is neither a process id nor name=id"))?;
+        Ok(Watched { name: name.to_owned(), id })
+    }
 }
 
 /// Of a process; `None` if this system does not tell.

@@ -12,13 +12,13 @@ use super::codec;
 
 /// A bus whose records are encoded and decoded on their way in.
 #[derive(Clone, Debug)]
-pub struct WireBus<B> {
-    inner: B,
+pub struct WireBus {
+    inner: Arc<dyn Bus>,
 }
 
-impl<B: Bus> WireBus<B> {
+impl WireBus {
     /// Around this bus.
-    pub fn new(inner: B) -> Self {
+    pub fn new(inner: Arc<dyn Bus>) -> Self {
         WireBus { inner }
     }
 }
@@ -28,7 +28,7 @@ fn through_bytes(records: Vec<Record>) -> Result<Vec<Record>> {
 }
 
 #[async_trait]
-impl<B: Bus> Bus for WireBus<B> {
+impl Bus for WireBus {
     fn offer(&self, topic: &Topic, records: Vec<Record>) -> Result<()> {
         self.inner.offer(topic, through_bytes(records)?)
     }

@@ -183,6 +183,12 @@ impl Connection {
         self.send(&[Chunk { bytes: frame.freeze(), push: false }]);
     }
 
+    /// Asks the peer to sync: it may have missed pushes.
+    pub(super) fn resync(self: &Arc<Self>) {
+        self.shard.shared.counters.resyncs.one();
+        self.send(&[Chunk { bytes: self.codec.frame(&ServerFrame::Resync), push: true }]);
+    }
+
     /// Says goodbye: answers that wait are kept, pushes are not; then the peer has the time of `linger` to hang up.
     pub(super) fn close(self: &Arc<Self>, code: u16) {
         let mut out = self.lock();

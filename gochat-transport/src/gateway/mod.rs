@@ -57,7 +57,7 @@ use gochat_core::{
     error::{Code, Error, Result},
     ids::GatewayId,
     model::Caller,
-    ports::{Ack, Authenticator, Bus, Downstream, LogicApi, Record, Refusal, Route, Routes, SendRequest, Stored, Topic},
+    ports::{Ack, Authenticator, Bus, Downstream, LogicApi, Record, Refusal, Route, Routes, SendRequest, Stored, Subscription, Topic},
     rules,
     time::{Clock, IdGenerator},
 };
@@ -73,7 +73,7 @@ pub use stats::GatewayStats;
 
 use accept::Admissions;
 use marks::Marks;
-use presence::{AUTH_JOBS_MAX, AuthJob, DETACHED_MAX, Devices};
+use presence::{AUTH_JOBS_MAX, AuthJob, DETACHED_MAX, Devices, Lease};
 use shard::{Command, SHARDS_MAX, Shard, shard_of};
 use stats::Counters;
 use websocket::close;
@@ -123,9 +123,12 @@ struct Shared {
     settings: GatewaySettings,
     counters: Counters,
     started: Instant,
+    /// Tells this run's connections from those of other runs.
+    boot: u32,
     draining: AtomicBool,
     admissions: Arc<Admissions>,
     devices: Devices,
+    lease: Lease,
     marks: Marks,
     auth_jobs: Vec<mpsc::Sender<AuthJob>>,
     detached: mpsc::Sender<Route>,
@@ -144,17 +147,22 @@ impl Gateway {
     pub fn new(ports: GatewayPorts, settings: GatewaySettings) -> Arc<Gateway> {
         let (auth_jobs, auth_queues) = (0..AUTH_WORKERS).map(|_| mpsc::channel(AUTH_JOBS_MAX)).unzip();
         let (detached, detached_queue) = mpsc::channel(DETACHED_MAX);
+        let mut boot = [0; 4];
+        ports.ids.random(&mut boot);
+        let boot = u32::from_le_bytes(boot);
         let shared = Arc::new(Shared {
             counters: Counters::default(),
             started: Instant::now(),
+            boot,
             draining: AtomicBool::new(false),
             admissions: Arc::default(),
             devices: Devices::default(),
+            lease: Lease::default(),
             marks: Marks::new(settings.marks_waiting_max),
             auth_jobs,
             detached,
             waiting: Mutex::default(),
-            next_waiting: AtomicU64::new(0),
+            next_waiting: AtomicU64::new(u64::from(boot) << 24),
             ports,
             settings,
         });
@@ -191,8 +199,15 @@ impl Gateway {
         waiting.answer().await
     }
 
-    /// Authenticates and delivers; ends when the bus closes. To be run once, for as long as the gateway serves.
-    pub async fn run(self: Arc<Self>) -> Result<()> {
+    /// Takes the gateway's own topic: what is said from now on reaches its connections. To be done before it serves.
+    pub async fn subscribe(&self) -> Result<Arc<dyn Subscription>> {
+        let topic = Topic::Downstream(self.shared.ports.id.clone());
+        self.shared.ports.bus.subscribe(&topic, &format!("im-gateway-{}", self.shared.ports.id)).await
+    }
+
+    /// Authenticates and delivers what comes over `downstream`; ends when the bus closes. To be run once, for as long as the
+    /// gateway serves.
+    pub async fn run(self: Arc<Self>, downstream: Arc<dyn Subscription>) -> Result<()> {
         let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Queues { auth_jobs, detached }) = queues else {
             return Err(Error::internal("this gateway runs already"));
@@ -204,7 +219,7 @@ impl Gateway {
         upkeep.spawn(self.shared.clone().detach_routes(detached));
         upkeep.spawn(self.shared.clone().renew_routes(self.shards().collect()));
         upkeep.spawn(self.shared.clone().raise_marks());
-        let ended = self.deliver().await;
+        let ended = self.deliver(&*downstream).await;
         upkeep.shutdown().await;
         self.shared.flush_marks().await;
         ended
@@ -266,9 +281,8 @@ impl Gateway {
     }
 
     /// Feeds the shards from the gateway's own topic.
-    async fn deliver(&self) -> Result<()> {
-        let topic = Topic::Downstream(self.shared.ports.id.clone());
-        let subscription = self.shared.ports.bus.subscribe(&topic, &format!("im-gateway-{}", self.shared.ports.id)).await?;
+    async fn deliver(&self, subscription: &dyn Subscription) -> Result<()> {
+        let shards: Vec<Arc<Shard>> = self.shards().collect();
         loop {
             let batch = match subscription.next(RECORDS_MAX).await {
                 Ok(batch) => batch,
@@ -283,6 +297,7 @@ impl Gateway {
                 }
             });
             let records: Arc<[Arc<Downstream>]> = records.collect();
+            self.shared.hold_lease(&shards).await;
             for record in records.iter() {
                 record.signals.iter().for_each(|signal| self.shared.heed(signal));
                 record.acks.iter().filter(|ack| shard_of(ack.connection) == SHARDS_MAX).for_each(|ack| self.shared.resolve(ack));

@@ -2,7 +2,11 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use gochat_core::{
@@ -24,6 +28,12 @@ pub(super) const AUTH_JOBS_MAX: usize = 8192;
 const CONNECT_MAX: usize = 128;
 /// Routes in one call.
 const ROUTES_MAX: usize = 1000;
+/// Pause between tries to renew a lease that is over.
+const LEASE_TRY: Duration = Duration::from_secs(1);
+/// Pause between two requests to all clients to sync while presence is unknown (decision 8: within 20 s everybody knows).
+const RESYNC_EVERY: Duration = Duration::from_secs(10);
+/// Connections that are asked to sync in a row.
+const RESYNC_STEP: usize = 128;
 /// Routes that wait to be removed; beyond it they end with their lease.
 pub(super) const DETACHED_MAX: usize = 65_536;
 
@@ -65,11 +75,24 @@ impl Devices {
     }
 }
 
+/// What this gateway knows of its own routes.
+#[derive(Default)]
+pub(super) struct Lease {
+    /// When they were last renewed and tried to be, in milliseconds since the start. The clock is monotonic and goes on while
+    /// the process is stopped.
+    renewed: AtomicU64,
+    tried: AtomicU64,
+    /// When every client was last asked to sync.
+    resynced: AtomicU64,
+    /// Routes could not be set: others may not know who is connected here, and what is said meanwhile reaches nobody.
+    unknown: AtomicBool,
+}
+
 impl Shared {
     /// Hands a token to the workers; `OVERLOADED` when too many wait.
     pub(super) fn authenticate(&self, job: AuthJob) -> Result<()> {
         let worker = job.connection as usize % self.auth_jobs.len();
-        self.auth_jobs[worker].try_send(job).map_err(|_| Error::from(Code::Overloaded).retry_after(std::time::Duration::from_secs(10)))
+        self.auth_jobs[worker].try_send(job).map_err(|_| Error::from(Code::Overloaded).retry_after(Duration::from_secs(10)))
     }
 
     /// Makes an authenticated connection its device's one; an older one gives way. `false`: a newer one is there.
@@ -204,6 +227,7 @@ impl Shared {
             outcome => {
                 // Presence is unknown now; an outage of the routes closes no socket (decision 8). The next renewal sets them.
                 tracing::warn!(?outcome, "routes could not be set");
+                self.lease.unknown.store(true, Ordering::Relaxed);
                 vec![true; routes.len()]
             }
         };
@@ -235,26 +259,78 @@ impl Shared {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            for shard in &shards {
-                let mut from = 0;
-                while let Some(connections) = shard.connections(from, ROUTES_MAX) {
-                    from += ROUTES_MAX;
-                    self.renew(connections).await;
+            self.renew_all(&shards).await;
+        }
+    }
+
+    /// A gateway that was paused past its lease renews it before it pushes again: whoever connected elsewhere meanwhile is told
+    /// nothing more here (decision 8). While the routes are away there is nobody to learn that from, and one try a second is enough.
+    pub(super) async fn hold_lease(&self, shards: &[Arc<Shard>]) {
+        let (now, lease) = (self.elapsed_ms(), self.settings.route_lease.as_millis() as u64);
+        let since = |stamp: &AtomicU64| now.saturating_sub(stamp.load(Ordering::Relaxed));
+        if since(&self.lease.renewed) > lease && since(&self.lease.tried) > LEASE_TRY.as_millis() as u64 {
+            self.renew_all(shards).await;
+        }
+    }
+
+    /// Renews all routes. While that fails, and once when it succeeds again, every client is asked to sync: messages go on, but
+    /// nobody knows where to push them (decision 8).
+    async fn renew_all(&self, shards: &[Arc<Shard>]) {
+        let now = self.elapsed_ms();
+        self.lease.tried.store(now, Ordering::Relaxed);
+        let lapsed = now.saturating_sub(self.lease.renewed.load(Ordering::Relaxed)) > self.settings.route_lease.as_millis() as u64;
+        let missed = lapsed || self.lease.unknown.load(Ordering::Relaxed);
+        let mut renewed = Ok(());
+        'shards: for shard in shards {
+            let mut from = 0;
+            while let Some(connections) = shard.connections(from, ROUTES_MAX) {
+                from += ROUTES_MAX;
+                renewed = self.renew(connections).await;
+                if renewed.is_err() {
+                    break 'shards;
                 }
+            }
+        }
+        match renewed {
+            Ok(()) => {
+                self.lease.renewed.store(now, Ordering::Relaxed);
+                self.lease.unknown.store(false, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "routes were not renewed: presence is unknown, clients are asked to sync");
+                self.lease.unknown.store(true, Ordering::Relaxed);
+            }
+        }
+        let unknown = self.lease.unknown.load(Ordering::Relaxed);
+        let resynced = now.saturating_sub(self.lease.resynced.load(Ordering::Relaxed));
+        if (missed && !unknown) || (unknown && resynced >= RESYNC_EVERY.as_millis() as u64) {
+            self.lease.resynced.store(now, Ordering::Relaxed);
+            self.resync_all(shards).await;
+        }
+    }
+
+    async fn resync_all(&self, shards: &[Arc<Shard>]) {
+        for shard in shards {
+            let mut from = 0;
+            while let Some(connections) = shard.connections(from, RESYNC_STEP) {
+                from += RESYNC_STEP;
+                connections.iter().filter(|connection| connection.session().is_some()).for_each(|connection| connection.resync());
+                tokio::task::yield_now().await;
             }
         }
     }
 
-    async fn renew(&self, connections: Vec<Arc<Connection>>) {
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn renew(&self, connections: Vec<Arc<Connection>>) -> Result<()> {
         let open = connections.into_iter().filter(|connection| !connection.is_closing());
         let (connections, routes): (Vec<_>, Vec<_>) = open.filter_map(|connection| self.route(&connection).map(|route| (connection, route))).unzip();
         if routes.is_empty() {
-            return;
+            return Ok(());
         }
-        let attached = match self.ports.routes.attach(&routes, self.settings.route_lease).await {
-            Ok(attached) => attached,
-            Err(error) => return tracing::warn!(%error, "routes were not renewed"),
-        };
+        let attached = self.ports.routes.attach(&routes, self.settings.route_lease).await?;
         for ((connection, route), attached) in connections.into_iter().zip(routes).zip(attached) {
             if !attached {
                 self.counters.takeovers.one();
@@ -264,6 +340,7 @@ impl Shared {
                 self.detach(route);
             }
         }
+        Ok(())
     }
 
     /// Sends that wait for their acks.

@@ -122,7 +122,7 @@ impl Default for GatewaySettings {
             http_write_stall: Duration::from_secs(20),
             send_deadline: Duration::from_secs(10),
             sends_waiting_max: 8192,
-            route_lease: Duration::from_secs(30),
+            route_lease: Duration::from_secs(15),
             marks_every: Duration::from_secs(1),
             marks_waiting_max: 100_000,
         }

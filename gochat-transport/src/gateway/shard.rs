@@ -50,6 +50,8 @@ const WRITES_PER_YIELD: usize = 128;
 const CHUNK_BYTES: usize = 16 * 1024;
 /// Bits of a connection id.
 const SLOT_BITS: u32 = 24;
+/// Counts the connections of a slot, beginning at a number drawn at the gateway's start: an answer that was meant for a connection
+/// of an earlier run finds nobody.
 const GENERATION_BITS: u32 = 32;
 /// Shards at most: an id stays positive as an `i64`.
 pub(super) const SHARDS_MAX: usize = 64;
@@ -91,7 +93,6 @@ struct Slots {
     free: Vec<u32>,
 }
 
-#[derive(Default)]
 struct Slot {
     generation: u32,
     connection: Option<Arc<Connection>>,
@@ -178,7 +179,7 @@ impl Shard {
             let slot = match slots.free.pop() {
                 Some(slot) => slot as usize,
                 None => {
-                    slots.entries.push(Slot::default());
+                    slots.entries.push(Slot { generation: self.shared.boot, connection: None });
                     slots.entries.len() - 1
                 }
             };

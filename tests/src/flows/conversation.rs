@@ -8,7 +8,7 @@ use crate::client::{User, http, new_id};
 
 flows! {
     async fn racing_creates_of_a_pair_make_one_conversation(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let creates = (0..16).map(|n| {
             let (from, to) = if n % 2 == 0 { (&ana, &bo) } else { (&bo, &ana) };
             from.single(to)
@@ -18,7 +18,7 @@ flows! {
     }
 
     async fn an_idempotency_key_makes_one_group(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let key = new_id();
         let create = |name: &'static str, key: String| {
             let body = json!({"name": name, "participants": [bo.id]});
@@ -33,7 +33,7 @@ flows! {
     }
 
     async fn every_participant_is_checked(server) {
-        let ana = User::register(server.address, "ana").await;
+        let ana = User::register(server.address(), "ana").await;
         let create = |participants: serde_json::Value, kind: &'static str| {
             let ana = ana.clone();
             async move { ana.post("/conversations", json!({"kind": kind, "name": "n", "participants": participants})).await }
@@ -46,7 +46,7 @@ flows! {
     }
 
     async fn the_list_is_by_activity_and_pages_through(server) {
-        let ana = User::register(server.address, "ana").await;
+        let ana = User::register(server.address(), "ana").await;
         let mut made = Vec::new();
         for n in 0..7 {
             let id = ana.group(&format!("group {n}"), &[]).await;
@@ -70,7 +70,7 @@ flows! {
     }
 
     async fn leaving_a_pair_hides_it_until_the_next_message(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let chat = ana.single(&bo).await;
         bo.say(&chat, "hi").await;
         ana.post(&format!("/conversations/{chat}/leave"), json!({})).await.expect(204);

@@ -9,7 +9,7 @@ use crate::client::{User, new_id};
 async fn users(server: &crate::sandbox::Sandbox, names: &[&str]) -> Vec<User> {
     let mut users = Vec::new();
     for name in names {
-        users.push(User::register(server.address, name).await);
+        users.push(User::register(server.address(), name).await);
     }
     users
 }

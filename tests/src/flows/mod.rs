@@ -1,7 +1,7 @@
-//! The six flows of the seed, each run three times: over JSON frames, over protobuf frames, and with every record between roles
-//! passed through its protobuf form, so that nothing is shaped by one process only.
+//! The six flows of the seed, each run four times: over JSON frames, over protobuf frames, with every record between roles passed
+//! through its protobuf form, and as four services with two gateways on the real MariaDB, Redis and Kafka.
 
-/// Makes three tests of one.
+/// Makes four tests of one.
 macro_rules! flows {
     ($($(#[$doc:meta])* async fn $name:ident($server:ident) $body:block)*) => {$(
         mod $name {
@@ -23,6 +23,11 @@ macro_rules! flows {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn records_as_bytes() {
                 flow(crate::sandbox::Sandbox::start_wire().await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn four_services() {
+                flow(crate::sandbox::Sandbox::start_services().await).await;
             }
         }
     )*};

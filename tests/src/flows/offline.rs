@@ -20,8 +20,8 @@ async fn log(user: &User, want: usize) -> Vec<Value> {
 
 flows! {
     async fn each_device_of_an_absent_member_gets_one_push_and_the_message_later(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
-        let tablet = User::login(server.address, "bo", &bo.password).await;
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
+        let tablet = User::login(server.address(), "bo", &bo.password).await;
         let chat = ana.single(&bo).await;
         let mut at_ana = ana.connect().await;
         at_ana.say(&chat, "wake up").await;
@@ -37,7 +37,7 @@ flows! {
     }
 
     async fn who_is_connected_or_has_muted_gets_no_push(server) {
-        let users = [User::register(server.address, "ana").await, User::register(server.address, "bo").await, User::register(server.address, "cy").await];
+        let users = [User::register(server.address(), "ana").await, User::register(server.address(), "bo").await, User::register(server.address(), "cy").await];
         let group = users[0].group("Three", &[&users[1], &users[2]]).await;
         users[2].put(&format!("/conversations/{group}/mute"), json!({"muted": true})).await.expect(204);
         let mut at_bo = users[1].connect().await;

@@ -9,7 +9,7 @@ use crate::client::{User, http, new_id};
 flows! {
     /// The first test to exist: two users exchange one message, end to end.
     async fn two_users_exchange_one_message(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let chat = ana.single(&bo).await;
         let (mut at_ana, mut at_bo) = (ana.connect().await, bo.connect().await);
         let ack = at_ana.say(&chat, "hello").await;
@@ -25,8 +25,8 @@ flows! {
     }
 
     async fn the_senders_other_devices_get_the_message_and_the_sending_one_does_not(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
-        let laptop = User::login(server.address, "ana", &ana.password).await;
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
+        let laptop = User::login(server.address(), "ana", &ana.password).await;
         let chat = ana.single(&bo).await;
         let (mut at_phone, mut at_laptop) = (ana.connect().await, laptop.connect().await);
         at_phone.say(&chat, "from the phone").await;
@@ -36,7 +36,7 @@ flows! {
     }
 
     async fn the_same_id_is_the_same_message_and_another_payload_a_conflict(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let chat = ana.single(&bo).await;
         let mut socket = ana.connect().await;
         let send = json!({"type": "send", "conversation_id": chat, "client_msg_id": new_id(), "text": "once"});
@@ -57,7 +57,7 @@ flows! {
     }
 
     async fn messages_of_one_device_keep_their_order_and_seqs_are_dense(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let chat = ana.single(&bo).await;
         let (mut at_ana, mut at_bo) = (ana.connect().await, bo.connect().await);
         let mut ids = Vec::new();
@@ -83,7 +83,7 @@ flows! {
     }
 
     async fn http_takes_the_same_path_as_the_socket(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let chat = ana.single(&bo).await;
         let mut at_bo = bo.connect().await;
         let body = json!({"client_msg_id": new_id(), "kind": "location", "data": {"latitude": 48.2, "longitude": 16.4, "name": "Wien"}, "reply_to": 1});
@@ -96,7 +96,7 @@ flows! {
 
     async fn strangers_are_told_that_there_is_no_such_conversation(server) {
         let (ana, bo, eve) =
-            (User::register(server.address, "ana").await, User::register(server.address, "bo").await, User::register(server.address, "eve").await);
+            (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await, User::register(server.address(), "eve").await);
         let chat = ana.single(&bo).await;
         let mut at_eve = eve.connect().await;
         let send = json!({"type": "send", "conversation_id": chat, "client_msg_id": new_id(), "text": "psst"});
@@ -109,7 +109,7 @@ flows! {
     }
 
     async fn bad_sends_are_refused_with_their_codes_and_the_socket_stays(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let chat = ana.single(&bo).await;
         let mut socket = ana.connect().await;
         let base = json!({"type": "send", "conversation_id": chat, "client_msg_id": new_id()});
@@ -135,7 +135,7 @@ flows! {
     }
 
     async fn marks_reach_the_other_and_unread_follows_them(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let chat = ana.single(&bo).await;
         let mut at_ana = ana.connect().await;
         let mut at_bo = bo.connect().await;
@@ -157,7 +157,7 @@ flows! {
     }
 
     async fn a_device_that_was_away_syncs_what_it_lacks(server) {
-        let (ana, bo) = (User::register(server.address, "ana").await, User::register(server.address, "bo").await);
+        let (ana, bo) = (User::register(server.address(), "ana").await, User::register(server.address(), "bo").await);
         let chat = ana.single(&bo).await;
         for n in 0..7 {
             ana.say(&chat, &n.to_string()).await;
@@ -182,7 +182,7 @@ flows! {
     }
 
     async fn the_open_api_document_is_served(server) {
-        let document = http(server.address, http::Method::GET, "/api/v1/openapi.json", None, &[], None).await.expect(200);
+        let document = http(server.address(), http::Method::GET, "/api/v1/openapi.json", None, &[], None).await.expect(200);
         assert_eq!(document["openapi"].as_str().unwrap().split('.').next(), Some("3"));
     }
 }
