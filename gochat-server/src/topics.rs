@@ -2,7 +2,9 @@
 
 use gochat_server::config::Config;
 
-use crate::{Outcome, say};
+use crate::Outcome;
+#[cfg(feature = "kafka")]
+use crate::say;
 
 /// Makes the topics of all roles but the gateways', which make their own, and lists what is there.
 #[cfg(feature = "kafka")]

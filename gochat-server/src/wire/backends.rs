@@ -31,7 +31,7 @@ use gochat_transport::bus::{LocalBus, LocalBusSettings};
 #[cfg(feature = "kafka")]
 use gochat_transport::bus::{KafkaBus, KafkaSettings};
 #[cfg(feature = "grpc")]
-use gochat_transport::grpc::{LogicClient, RepoClient};
+use gochat_transport::grpc::{ClientSettings, LogicClient, RepoClient};
 
 use crate::{config::Config, metrics::Source, readiness::Readiness};
 
@@ -74,10 +74,7 @@ impl Database {
             ..mysql::MysqlSettings::new(&config.store_url)
         };
         let database = readiness
-            .wait_for("the store", async || {
-                mysql::migrate(&settings).await?;
-                mysql::connect(&settings).await
-            })
+            .wait_for("the store", async || mysql::connect(&settings).await)
             .await?;
         let durability = database.durability();
         tracing::info!("the store: {durability}");
@@ -228,12 +225,16 @@ impl AnyBus {
         }
     }
 
-    /// Ends the subscriptions: roles finish what they have begun.
-    pub fn close(&self) {
+    /// Ends the subscriptions: roles finish what they have begun, and commit it.
+    pub async fn close(&self) {
         match self {
             AnyBus::Local(bus) => bus.close(),
             #[cfg(feature = "kafka")]
-            AnyBus::Kafka(bus) => bus.close(),
+            AnyBus::Kafka(bus) => {
+                if let Err(error) = bus.close().await {
+                    tracing::warn!(?error, "the bus ended without its last commits: those records come again");
+                }
+            }
         }
     }
 }
@@ -257,7 +258,7 @@ pub fn kafka(config: &Config) -> Result<KafkaBus> {
 pub async fn remote_store(config: &Config, readiness: &Readiness) -> Result<Arc<dyn Store>> {
     #[cfg(feature = "grpc")]
     {
-        let client = RepoClient::connect(&config.repo_urls.0)?;
+        let client = RepoClient::new(&config.repo_urls.0, &ClientSettings::default())?;
         readiness.wait_for("a repo role", async || client.ready().await).await?;
         Ok(Arc::new(client))
     }
@@ -272,7 +273,7 @@ pub async fn remote_store(config: &Config, readiness: &Readiness) -> Result<Arc<
 pub async fn remote_logic(config: &Config, readiness: &Readiness) -> Result<Arc<dyn LogicApi>> {
     #[cfg(feature = "grpc")]
     {
-        let client = LogicClient::connect(&config.logic_urls.0)?;
+        let client = LogicClient::new(&config.logic_urls.0, &ClientSettings::default())?;
         readiness.wait_for("a logic role", async || client.ready().await).await?;
         Ok(Arc::new(client))
     }

@@ -161,7 +161,7 @@ impl Running {
             gateway.drain(deadline).await;
         }
         if let Some(bus) = &self.bus {
-            bus.close();
+            bus.close().await;
         }
         let end = tokio::time::Instant::now() + ROLE_END;
         for task in self.tasks.drain(..) {
