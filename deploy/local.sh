@@ -198,13 +198,16 @@ ports() {
 
 # wanted: the parts that `up` was asked for, in the order in which they start.
 wanted() {
-    local name
+    local name kind
     printf '%s\n' "${SERVERS[@]}"
     [ -z "${conf[cluster]}" ] || printf '%s\n' "${CLUSTER[@]}"
-    if [ -z "${conf[servers_only]}" ]; then
-        printf '%s\n' "${ROLES[@]}"
-        for name in ${conf[with]//,/ }; do canonical "$name"; done
-    fi
+    [ -z "${conf[servers_only]}" ] || return 0
+    for kind in repo logic task gateway; do
+        for name in "${ROLES[@]}" ${conf[with]//,/ }; do
+            name=$(canonical "$name")
+            [ "$(kind_of "$name")" != $kind ] || echo "$name"
+        done
+    done
 }
 
 # present: wanted parts, and others that were started by name.
@@ -713,7 +716,7 @@ install_needs() {
 
 # The packages' own services are not wanted: they are not started, and one that was not there before does not stay.
 apt_install() {
-    local policy=/usr/sbin/policy-rc.d
+    local policy=/usr/sbin/policy-rc.d log
     [ "$(id -u)" = 0 ] || die "missing: $*; install them (as root: $0 install)"
     command -v apt-get >/dev/null || die "missing: $*; this is no Debian, install what these packages hold by your own means"
     say "installing $*"
@@ -722,8 +725,11 @@ apt_install() {
         chmod 0755 $policy
         trap 'rm -f /usr/sbin/policy-rc.d' EXIT
     fi
-    apt-get update -qq >&2 || die "the package lists cannot be fetched"
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 || die "cannot be installed: $*"
+    log=$(mktemp)
+    apt-get update -qq >"$log" 2>&1 || { cat "$log" >&2; die "the package lists cannot be fetched"; }
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 ||
+        { tail -n 40 "$log" >&2; die "cannot be installed: $*; all of it: $log"; }
+    rm -f "$log"
     if [ "$(trap -p EXIT)" ]; then
         rm -f $policy
         trap - EXIT
@@ -740,9 +746,10 @@ fetch_kafka() {
     if ! have_jars; then
         say "fetching Apache Kafka $(kafka_version) into $cache"
         rm -rf "$cache.new" "$cache"
-        mvn --quiet --batch-mode -Dstyle.color=never --strict-checksums --file "$repository/deploy/kafka/pom.xml" \
+        mvn --quiet --batch-mode --strict-checksums --file "$repository/deploy/kafka/pom.xml" \
             org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
-            -DincludeScope=runtime "-DoutputDirectory=$cache.new/jars" >&2 || die "Kafka's jars cannot be fetched from Maven Central"
+            -DincludeScope=runtime "-DoutputDirectory=$cache.new/jars" >"$cache.log" 2>&1 ||
+            { tail -n 20 "$cache.log" >&2; die "Kafka's jars cannot be fetched from Maven Central"; }
         mv "$cache.new" "$cache"
         have_jars || die "Maven has not fetched kafka_2.13-$(kafka_version).jar"
     fi
