@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs all tests. Needs Rust and, on Debian, root: what else they use is installed here.
+# Runs all tests. Needs Rust and, on Debian, root: what else they use is installed here. The servers that they use are started
+# by deploy/local.sh on its ports, with their data in target/test-servers.
 #   ./test.sh          what every change must pass
 #   ./test.sh --full   also more crash rounds, a longer overload and the licences of all dependencies
 set -euo pipefail
@@ -49,6 +50,14 @@ dependencies() {
     cargo deny --all-features check bans licenses sources
 }
 
+# The real servers that the distributed parts are tested on: started before the tests, ended with this script however it ends.
+servers=target/test-servers
+servers_up() {
+    trap 'deploy/local.sh down --data $servers || true' EXIT
+    # What an earlier run left is not what this one tests.
+    deploy/local.sh down --wipe --data $servers && deploy/local.sh up --servers-only --with-cluster --small --data $servers
+}
+
 stage "what the tests need" install_needs
 stage "format" cargo fmt --all --check
 stage "lint" cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -57,6 +66,7 @@ stage "the server" cargo build --workspace --bin gochat --quiet
 if [ -n "$full" ]; then
     export GOCHAT_TEST_CRASHES=20 GOCHAT_TEST_OVERLOAD_SECONDS=20
 fi
+stage "the servers: MariaDB, Redis, Kafka" servers_up
 stage "unit, conformance, flow, browser and crash tests" cargo test --workspace --no-fail-fast
 stage "protocol checkers" bash tests/protocol_checks.sh
 if [ -n "$full" ]; then
