@@ -3,11 +3,14 @@
 //! | module | what it provides | feature |
 //! |---|---|---|
 //! | `sqlite` | [`Store`](gochat_core::ports::Store) on one file: WAL, `synchronous=FULL`, one writer with group commit | `sqlite` |
+//! | `mysql` | the same on MySQL or MariaDB, shared by any number of processes | `mysql` |
 //! | [`local`] | [`Cache`](gochat_core::ports::Cache) and [`Routes`](gochat_core::ports::Routes) in this process | |
 
 pub mod local;
-#[cfg(feature = "sqlite")]
+#[cfg(feature = "sql")]
 mod sql;
 
+#[cfg(feature = "mysql")]
+pub use sql::mysql;
 #[cfg(feature = "sqlite")]
 pub use sql::sqlite;

@@ -3,6 +3,13 @@
 use diesel::result::{DatabaseErrorKind, Error as Diesel};
 use gochat_core::error::{Code, Error};
 
+/// How errors begin that leave a connection useless: the driver's own, and the server's last words.
+const LOST: &[&str] = &["Input/output error", "Driver error", "Connection was killed", "Server shutdown in progress", "Unknown command"];
+/// What is said of a backend that is not at fault for long: the same call may be repeated.
+const AWAY: &[&str] = &["disk I/O error", "database is locked", "Query execution was interrupted", "read-only option", "Too many connections"];
+/// What is said when there is no space left.
+const FULL: &[&str] = &["disk is full", "is full", "Disk full", "No space left"];
+
 /// Ends a unit of work and rolls its transaction back.
 #[derive(Debug)]
 pub enum Fail {
@@ -50,6 +57,23 @@ impl Fail {
         )
     }
 
+    /// Whether other transactions were in the way, so that this one, begun anew, may pass: a deadlock, a lock that was waited
+    /// for too long.
+    pub fn is_conflict(&self) -> bool {
+        let Fail::Database(Diesel::DatabaseError(_, told)) = self else { return false };
+        ["Deadlock found", "Lock wait timeout exceeded"].iter().any(|text| told.message().starts_with(text))
+    }
+
+    /// Whether the connection is of no more use: closed, killed, or out of step.
+    pub fn is_connection_lost(&self) -> bool {
+        let error = match self {
+            Fail::Refused(_) => return false,
+            Fail::Database(Diesel::DatabaseError(_, told)) => told.message(),
+            Fail::Database(error) => return matches!(error, Diesel::BrokenTransactionManager),
+        };
+        LOST.iter().any(|text| error.starts_with(text))
+    }
+
     /// Whether a unique key refused a row.
     pub fn is_unique_violation(&self) -> bool {
         matches!(self, Fail::Database(Diesel::DatabaseError(DatabaseErrorKind::UniqueViolation, _)))
@@ -58,15 +82,19 @@ impl Fail {
 
 impl From<Fail> for Error {
     fn from(fail: Fail) -> Self {
+        let away = fail.is_connection_lost() || fail.is_conflict();
         let error = match fail {
             Fail::Refused(error) => return error,
             Fail::Database(error) => error,
         };
         let text = error.to_string();
-        if text.contains("disk is full") || text.contains("is full") {
+        // A constraint's text quotes what a client sent.
+        let plain = matches!(error, Diesel::DatabaseError(DatabaseErrorKind::Unknown, _));
+        let says = |texts: &[&str]| plain && texts.iter().any(|part| text.contains(part));
+        if says(FULL) {
             return Error::from(Code::StorageFull).with_source(error);
         }
-        if text.contains("disk I/O error") || text.contains("database is locked") {
+        if away || says(AWAY) {
             return Error::from(Code::Unavailable).with_source(error);
         }
         Error::internal(error)

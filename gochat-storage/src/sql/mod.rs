@@ -2,6 +2,9 @@
 //! dialect functions of that database's file.
 
 mod fail;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 mod rows;
 mod schema;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;

@@ -15,6 +15,7 @@ mod append;
 mod handle;
 mod open;
 mod pages;
+#[allow(clippy::duplicate_mod, reason = "the same text, compiled once per database")]
 #[path = "queries/mod.rs"]
 mod queries;
 mod threads;
@@ -22,7 +23,7 @@ mod threads;
 use std::{fmt, future::ready, path::Path, sync::Arc, time::Duration};
 
 use crossbeam_channel::{TrySendError, bounded};
-use diesel::SqliteConnection;
+use diesel::{BoolExpressionMethods, ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, SelectableHelper, SqliteConnection};
 use diesel_async::{
     RunQueryDsl,
     sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper},
@@ -30,16 +31,16 @@ use diesel_async::{
 use futures_util::future::BoxFuture;
 use gochat_core::{
     error::{Code, Error, Result},
-    ids::{ConversationId, Seq, UserId},
-    model::Message,
+    ids::{ConversationId, DeviceId, Seq, UserId},
+    model::{Member, Message},
     ports::{AppendBatch, Appended},
 };
 use tokio::sync::oneshot;
 
 use super::{
     fail::Fail,
-    rows::{MemberRow, NewMessageRow, PushJobRow},
-    schema::{members, messages, push_jobs},
+    rows::{DeviceRow, LoginRow, MemberRow, NewMessageRow, PushJobRow},
+    schema::{conversations, devices, login_log, members, messages, push_jobs},
 };
 use append::Prepared;
 use handle::Session;
@@ -225,9 +226,9 @@ impl Database {
     /// Appends with prepared statements, unless the settings say otherwise.
     async fn append(&self, batch: AppendBatch) -> Result<Vec<Result<Appended>>> {
         if self.by_query_builder {
-            return self.write_in(|session| threads::now(queries::append::append(&mut Diesel(&mut session.conn), batch))).await;
+            return self.write_in(move |session| threads::now(queries::append::append(&mut Diesel(&mut session.conn), &batch))).await;
         }
-        self.write_in(|session| threads::now(queries::append::append(&mut Prepared(&mut session.statements), batch))).await
+        self.write_in(move |session| threads::now(queries::append::append(&mut Prepared(&mut session.statements), &batch))).await
     }
 
     /// Reads a page as the reader sees it, in the same way.
@@ -258,6 +259,14 @@ macro_rules! locked {
 }
 use locked;
 
+/// Marks a query for rows that this transaction takes for itself, whichever nobody else is taking.
+macro_rules! taken {
+    ($query:expr) => {
+        $query
+    };
+}
+use taken;
+
 /// Stores a message unless its idempotency key is there; `false`: it is. Only that key is let pass: a seq that is taken
 /// stays an error.
 async fn insert_message(conn: &mut Conn, row: &NewMessageRow) -> Result<bool, Fail> {
@@ -274,8 +283,81 @@ async fn insert_members(conn: &mut Conn, rows: &[MemberRow]) -> Result<(), Fail>
     Ok(())
 }
 
-/// Stores a push job unless there is one for its (user, device, message); `false`: there is.
-async fn insert_push_job(conn: &mut Conn, row: &PushJobRow) -> Result<bool, Fail> {
+/// Stores push jobs, but not those that are there for their (user, device, message); answers with how many are new.
+async fn insert_push_jobs(conn: &mut Conn, rows: &[PushJobRow]) -> Result<usize, Fail> {
     let key = (push_jobs::user_id, push_jobs::device_id, push_jobs::message_id);
-    Ok(diesel::insert_into(push_jobs::table).values(row).on_conflict(key).do_nothing().execute(conn).await? == 1)
+    let mut added = 0;
+    for row in rows {
+        added += diesel::insert_into(push_jobs::table).values(row).on_conflict(key).do_nothing().execute(conn).await?;
+    }
+    Ok(added)
+}
+
+/// Writes lines of the login log.
+async fn insert_logins(conn: &mut Conn, rows: &[LoginRow]) -> Result<(), Fail> {
+    for row in rows {
+        diesel::insert_into(login_log::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// The newest interval of each of these members, with the conversation's head.
+async fn newest_intervals(conn: &mut Conn, keys: &[(ConversationId, UserId)]) -> Result<Vec<(i64, MemberRow)>, Fail> {
+    let mut found = Vec::with_capacity(keys.len());
+    for (id, user) in keys {
+        let query = members::table
+            .inner_join(conversations::table.on(conversations::id.eq(members::conversation_id)))
+            .filter(members::conversation_id.eq(&id.as_bytes()[..]).and(members::user_id.eq(&user.as_bytes()[..])))
+            .order(members::join_seq.desc())
+            .select((conversations::head_seq, MemberRow::as_select()));
+        found.extend(query.first::<(i64, MemberRow)>(conn).await.optional()?);
+    }
+    Ok(found)
+}
+
+/// Writes the marks of these intervals.
+async fn store_marks(conn: &mut Conn, intervals: &[Member]) -> Result<(), Fail> {
+    for member in intervals {
+        let row = members::table.find((&member.conversation.as_bytes()[..], &member.user.as_bytes()[..], member.join_seq.0));
+        let values = (members::read_seq.eq(member.read_seq.0), members::delivered_seq.eq(member.delivered_seq.0));
+        diesel::update(row).set(values).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Raises what was dispatched, up to the head. Sorted by id.
+async fn raise_dispatched(conn: &mut Conn, marks: &[(ConversationId, Seq)]) -> Result<(), Fail> {
+    for (id, seq) in marks {
+        let behind = conversations::dispatched_seq.lt(seq.0).and(conversations::head_seq.ge(seq.0));
+        let rows = conversations::table.filter(conversations::id.eq(&id.as_bytes()[..]).and(behind));
+        diesel::update(rows).set(conversations::dispatched_seq.eq(seq.0)).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// The devices with these keys, locked.
+async fn locked_devices(conn: &mut Conn, keys: &[(UserId, DeviceId)]) -> Result<Vec<DeviceRow>, Fail> {
+    let mut found = Vec::with_capacity(keys.len());
+    for (user, id) in keys {
+        let query = devices::table.find((&user.as_bytes()[..], &id.as_bytes()[..])).select(DeviceRow::as_select());
+        found.extend(query.first(conn).await.optional()?);
+    }
+    Ok(found)
+}
+
+/// Stores devices that are new.
+async fn insert_devices(conn: &mut Conn, rows: &[&DeviceRow]) -> Result<(), Fail> {
+    for &row in rows {
+        diesel::insert_into(devices::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Writes the connections of devices: epoch and time.
+async fn store_connections(conn: &mut Conn, rows: &[&DeviceRow]) -> Result<(), Fail> {
+    for row in rows {
+        let values = (devices::connection_epoch.eq(row.connection_epoch), devices::last_seen_at.eq(row.last_seen_at));
+        diesel::update(devices::table.find((&row.user_id, &row.device_id))).set(values).execute(conn).await?;
+    }
+    Ok(())
 }

@@ -1,11 +1,13 @@
 //! The append: permission, idempotency, seq, rows and heads of a whole batch in one transaction (I1, I2, I4, I6).
 //!
 //! ```text
-//! sort by conversation -> head -> sender's intervals -> may_send -> insert unless repeated -> next -> head once
+//! prepare ─► sort by conversation ─► head ─► sender's intervals ─► may_send ─► insert unless repeated ─► next ─► head once ─► finish
 //! ```
 //!
-//! What is decided stands in [`append`]; the five statements that it needs are a [`Log`], so that a database may have
-//! faster ones than the query builder's without a second opinion on who may send.
+//! What is decided stands in [`append`]; the statements that it needs are a [`Log`], so that a database may have faster ones
+//! than the query builder's without a second opinion on who may send. Where a statement is cheap, each step is one; where it
+//! is a way over the network, [`Log::prepare`] reads for the whole batch what the steps then look up, and [`Log::finish`]
+//! writes for the whole batch what they have noted.
 
 use std::collections::HashMap;
 
@@ -28,6 +30,8 @@ use crate::sql::{
 
 /// The statements of an append.
 pub trait Log: Send {
+    /// Called once, before the first decision.
+    fn prepare(&mut self, batch: &AppendBatch) -> impl Future<Output = Result<(), Fail>> + Send;
     /// The conversation, locked.
     fn head(&mut self, id: ConversationId) -> impl Future<Output = Result<Option<Conversation>, Fail>> + Send;
     /// The sender's intervals, oldest first.
@@ -40,12 +44,15 @@ pub trait Log: Send {
     fn advance(&mut self, id: ConversationId, head: Seq, dispatched: Seq, active_at: Timestamp) -> impl Future<Output = Result<(), Fail>> + Send;
     /// Raises what was dispatched where no head moves.
     fn dispatched(&mut self, marks: Vec<(ConversationId, Seq)>) -> impl Future<Output = Result<(), Fail>> + Send;
+    /// Called once, after the last decision; then everything is written.
+    fn finish(&mut self) -> impl Future<Output = Result<(), Fail>> + Send;
 }
 
 /// One outcome per draft, in their order; see [`Messages::append`](gochat_core::ports::Messages::append).
-pub async fn append(log: &mut impl Log, batch: AppendBatch) -> Result<Vec<Outcome<Appended>>, Fail> {
+pub async fn append(log: &mut impl Log, batch: &AppendBatch) -> Result<Vec<Outcome<Appended>>, Fail> {
+    log.prepare(batch).await?;
     let mut dispatched: HashMap<ConversationId, Seq> = HashMap::with_capacity(batch.dispatched.len());
-    for (id, seq) in batch.dispatched {
+    for &(id, seq) in &batch.dispatched {
         let mark = dispatched.entry(id).or_default();
         *mark = seq.max(*mark);
     }
@@ -72,6 +79,7 @@ pub async fn append(log: &mut impl Log, batch: AppendBatch) -> Result<Vec<Outcom
     if !dispatched.is_empty() {
         log.dispatched(dispatched.into_iter().collect()).await?;
     }
+    log.finish().await?;
     Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(Error::internal("a draft was not looked at")))).collect())
 }
 
@@ -146,7 +154,8 @@ impl Run {
     }
 }
 
-fn message(draft: &Draft, seq: Seq) -> Message {
+/// The entry that a draft becomes.
+pub fn message(draft: &Draft, seq: Seq) -> Message {
     Message {
         conversation: draft.conversation,
         seq,
@@ -160,6 +169,10 @@ fn message(draft: &Draft, seq: Seq) -> Message {
 }
 
 impl Log for Diesel<'_> {
+    async fn prepare(&mut self, _: &AppendBatch) -> Result<(), Fail> {
+        Ok(())
+    }
+
     async fn head(&mut self, id: ConversationId) -> Result<Option<Conversation>, Fail> {
         row(self.0, id).await?.map(|row| row.into_conversation()).transpose()
     }
@@ -191,5 +204,9 @@ impl Log for Diesel<'_> {
 
     async fn dispatched(&mut self, marks: Vec<(ConversationId, Seq)>) -> Result<(), Fail> {
         marks::set_dispatched(self.0, marks).await
+    }
+
+    async fn finish(&mut self) -> Result<(), Fail> {
+        Ok(())
     }
 }

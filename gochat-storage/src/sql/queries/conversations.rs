@@ -41,11 +41,8 @@ pub async fn create(conn: &mut Conn, new: NewConversation) -> Result<Created, Fa
     if let Some(created) = stored_before(conn, &new, pair_key.as_deref()).await? {
         return Ok(created);
     }
-    match make(conn, &new, pair_key.clone()).await {
-        // Somebody else made it between the look and the insert: not with one writer, but with several.
-        Err(fail) if fail.is_unique_violation() => stored_before(conn, &new, pair_key.as_deref()).await?.ok_or(fail),
-        made => made,
-    }
+    // Where several writers race for a key, the unit of work that comes second fails here, is run again and then finds it above.
+    make(conn, &new, pair_key).await
 }
 
 /// The pair's 1:1, or what an earlier try of this very call has made.

@@ -1,18 +1,18 @@
 //! Devices, their sessions, refresh tokens and the login log.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry};
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use gochat_core::{
-    error::{Code, Error, Result as Outcome},
+    error::{Code, Result as Outcome},
     ids::{DeviceId, UserId},
     limits::DEVICES_MAX,
     model::{Caller, Connected, Device, LoginAttempt, LoginOutcome, NewSession, Refreshed, Rotation, UserStatus},
     time::Timestamp,
 };
 
-use super::{Conn, Fail, IN_MAX, limit, locked};
+use super::{Conn, Fail, IN_MAX, insert_devices, insert_logins, limit, locked, locked_devices, store_connections};
 use crate::sql::{
     rows::{DeviceRow, LoginRow, TOKEN_CURRENT, TOKEN_USED, TokenRow, UserRow},
     schema::{devices, login_log, refresh_tokens, users},
@@ -93,10 +93,8 @@ async fn end_oldest(conn: &mut Conn, user: UserId, newest: DeviceId) -> Result<V
 }
 
 pub async fn record_failed_logins(conn: &mut Conn, attempts: Vec<LoginAttempt>) -> Result<(), Fail> {
-    for attempt in &attempts {
-        diesel::insert_into(login_log::table).values(LoginRow::from_attempt(attempt)).execute(conn).await?;
-    }
-    Ok(())
+    let rows: Vec<LoginRow> = attempts.iter().map(LoginRow::from_attempt).collect();
+    insert_logins(conn, &rows).await
 }
 
 pub async fn login_log(conn: &mut Conn, user: UserId, rows: usize) -> Result<Vec<LoginAttempt>, Fail> {
@@ -173,38 +171,60 @@ pub async fn sign_out(conn: &mut Conn, keys: Vec<(UserId, DeviceId)>) -> Result<
 }
 
 pub async fn connect(conn: &mut Conn, callers: Vec<Caller>, at: Timestamp) -> Result<Vec<Outcome<Connected>>, Fail> {
-    let active = active(conn, callers.iter().map(|caller| caller.user)).await?;
+    let active = locked_active(conn, callers.iter().map(|caller| caller.user)).await?;
+    let mut keys: Vec<(UserId, DeviceId)> =
+        callers.iter().filter(|caller| active.contains(&caller.user)).map(|caller| (caller.user, caller.device)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    // In the order of their keys: whoever else locks them does so in the same order.
+    let mut rows: BTreeMap<(UserId, DeviceId), Connecting> = BTreeMap::new();
+    for row in locked_devices(conn, &keys).await? {
+        let key = (UserId::from_slice(&row.user_id)?, DeviceId::from_slice(&row.device_id)?);
+        rows.insert(key, Connecting { row, is_new: false, connected: false });
+    }
     let mut connected = Vec::with_capacity(callers.len());
     for caller in callers {
-        connected.push(if active.contains(&caller.user) { connect_one(conn, caller, at).await? } else { Err(Code::SessionRevoked.into()) });
+        connected.push(if active.contains(&caller.user) { connect_one(&mut rows, &caller, at) } else { Err(Code::SessionRevoked.into()) });
     }
+    let (new, known): (Vec<&Connecting>, Vec<&Connecting>) = rows.values().filter(|device| device.connected).partition(|device| device.is_new);
+    insert_devices(conn, &new.iter().map(|device| &device.row).collect::<Vec<_>>()).await?;
+    store_connections(conn, &known.iter().map(|device| &device.row).collect::<Vec<_>>()).await?;
     Ok(connected)
 }
 
-async fn connect_one(conn: &mut Conn, caller: Caller, at: Timestamp) -> Result<Outcome<Connected>, Fail> {
-    match device(conn, caller.user, caller.device).await? {
-        Some(row) if row.signed_in && row.session_epoch == caller.session_epoch => {
-            let connection_epoch = row.connection_epoch + 1;
-            let values = (devices::connection_epoch.eq(connection_epoch), devices::last_seen_at.eq(row.last_seen_at.max(at.0)));
-            diesel::update(devices::table.find((&row.user_id, &row.device_id))).set(values).execute(conn).await?;
-            Ok(Ok(Connected { connection_epoch }))
-        }
-        None if caller.session_epoch == 0 => {
+/// A device whose connections are registered.
+struct Connecting {
+    row: DeviceRow,
+    is_new: bool,
+    connected: bool,
+}
+
+fn connect_one(rows: &mut BTreeMap<(UserId, DeviceId), Connecting>, caller: &Caller, at: Timestamp) -> Outcome<Connected> {
+    let device = match rows.entry((caller.user, caller.device)) {
+        Entry::Occupied(device) => device.into_mut(),
+        // An external authenticator knows the device; we see it for the first time.
+        Entry::Vacant(place) if caller.session_epoch == 0 => {
             let row = DeviceRow {
                 user_id: caller.user.as_bytes().to_vec(),
                 device_id: caller.device.as_bytes().to_vec(),
                 name: String::new(),
                 session_epoch: 0,
-                connection_epoch: 1,
+                connection_epoch: 0,
                 signed_in: true,
                 last_seen_at: at.0,
                 created_at: at.0,
             };
-            diesel::insert_into(devices::table).values(&row).execute(conn).await?;
-            Ok(Ok(Connected { connection_epoch: 1 }))
+            place.insert(Connecting { row, is_new: true, connected: false })
         }
-        _ => Ok(Err(Error::from(Code::SessionRevoked))),
+        Entry::Vacant(_) => return Err(Code::SessionRevoked.into()),
+    };
+    if !device.row.signed_in || device.row.session_epoch != caller.session_epoch {
+        return Err(Code::SessionRevoked.into());
     }
+    device.connected = true;
+    device.row.connection_epoch += 1;
+    device.row.last_seen_at = device.row.last_seen_at.max(at.0);
+    Ok(Connected { connection_epoch: device.row.connection_epoch })
 }
 
 /// Ends the sessions of a user, but not on the device that is `kept`. Answers with the devices that were signed in.
@@ -255,6 +275,21 @@ async fn load(conn: &mut Conn, users: &[UserId]) -> Result<HashMap<UserId, Vec<D
         }
     }
     Ok(found)
+}
+
+/// Those of these users whose accounts may be used, and stay so until this transaction ends.
+async fn locked_active(conn: &mut Conn, ids: impl Iterator<Item = UserId>) -> Result<HashSet<UserId>, Fail> {
+    let ids: Vec<UserId> = ids.collect::<BTreeSet<_>>().into_iter().collect();
+    let mut active = HashSet::with_capacity(ids.len());
+    for page in ids.chunks(IN_MAX) {
+        let query = users::table.filter(users::id.eq_any(page.iter().map(|id| &id.as_bytes()[..]))).order(users::id);
+        for (id, status) in locked!(query.select((users::id, users::status))).load::<(Vec<u8>, i32)>(conn).await? {
+            if status == UserStatus::Active as i32 {
+                active.insert(UserId::from_slice(&id)?);
+            }
+        }
+    }
+    Ok(active)
 }
 
 /// Those of these users whose accounts may be used.

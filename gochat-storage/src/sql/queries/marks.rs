@@ -1,54 +1,51 @@
 //! How far readers and dispatch have got. Marks only rise (I12).
 
-use diesel::prelude::*;
-use diesel_async::RunQueryDsl;
+use std::collections::HashMap;
+
 use gochat_core::{
     error::{Code, Result as Outcome},
-    ids::{ConversationId, Seq},
+    ids::{ConversationId, Seq, UserId},
     model::{Mark, Member},
 };
 
-use super::{Conn, Fail, locked, members::row_of};
-use crate::sql::{
-    rows::MemberRow,
-    schema::{conversations, members},
-};
+use super::{Conn, Fail, newest_intervals, raise_dispatched, store_marks};
 
 pub async fn mark(conn: &mut Conn, marks: Vec<Mark>) -> Result<Vec<Outcome<(Member, bool)>>, Fail> {
+    let mut keys: Vec<(ConversationId, UserId)> = marks.iter().map(|mark| (mark.conversation, mark.user)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    let mut found: HashMap<(ConversationId, UserId), (Seq, Member, bool)> = HashMap::with_capacity(keys.len());
+    for (head, row) in newest_intervals(conn, &keys).await? {
+        let member = row.into_member()?;
+        found.insert((member.conversation, member.user), (Seq(head), member, false));
+    }
     let mut marked = Vec::with_capacity(marks.len());
     for mark in marks {
-        marked.push(mark_one(conn, mark).await?);
+        let Some((head, member, changed)) = found.get_mut(&(mark.conversation, mark.user)) else {
+            marked.push(Err(Code::ConversationNotFound.into()));
+            continue;
+        };
+        let rose = raise(member, &mark, *head);
+        *changed |= rose;
+        marked.push(Ok((member.clone(), rose)));
     }
+    let mut changed: Vec<Member> = found.into_values().filter(|(_, _, changed)| *changed).map(|(_, member, _)| member).collect();
+    changed.sort_unstable_by_key(|member| (member.conversation, member.user));
+    store_marks(conn, &changed).await?;
     Ok(marked)
 }
 
-async fn mark_one(conn: &mut Conn, mark: Mark) -> Result<Outcome<(Member, bool)>, Fail> {
-    let query = members::table
-        .inner_join(conversations::table.on(conversations::id.eq(members::conversation_id)))
-        .filter(members::conversation_id.eq(&mark.conversation.as_bytes()[..]).and(members::user_id.eq(&mark.user.as_bytes()[..])))
-        .order(members::join_seq.desc())
-        .select((conversations::head_seq, MemberRow::as_select()));
-    let found: Option<(i64, MemberRow)> = locked!(query).first(conn).await.optional()?;
-    let Some((head, row)) = found else { return Ok(Err(Code::ConversationNotFound.into())) };
-    let mut member = row.into_member()?;
-    let last = member.leave_seq.map_or(head, |leave| leave.0.min(head));
-    let read = member.read_seq.max(Seq(mark.read_seq.0.min(last)));
-    let delivered = member.delivered_seq.max(Seq(mark.delivered_seq.0.min(last))).max(read);
+/// Whether a mark of the member rose.
+fn raise(member: &mut Member, mark: &Mark, head: Seq) -> bool {
+    let last = member.leave_seq.map_or(head, |leave| leave.min(head));
+    let read = member.read_seq.max(mark.read_seq.min(last));
+    let delivered = member.delivered_seq.max(mark.delivered_seq.min(last)).max(read);
     let rose = (read, delivered) != (member.read_seq, member.delivered_seq);
-    if rose {
-        let values = (members::read_seq.eq(read.0), members::delivered_seq.eq(delivered.0));
-        diesel::update(row_of(&member)).set(values).execute(conn).await?;
-        (member.read_seq, member.delivered_seq) = (read, delivered);
-    }
-    Ok(Ok((member, rose)))
+    (member.read_seq, member.delivered_seq) = (read, delivered);
+    rose
 }
 
 pub async fn set_dispatched(conn: &mut Conn, mut marks: Vec<(ConversationId, Seq)>) -> Result<(), Fail> {
     marks.sort_unstable();
-    for (id, seq) in marks {
-        let behind = conversations::dispatched_seq.lt(seq.0).and(conversations::head_seq.ge(seq.0));
-        let rows = conversations::table.filter(conversations::id.eq(&id.as_bytes()[..]).and(behind));
-        diesel::update(rows).set(conversations::dispatched_seq.eq(seq.0)).execute(conn).await?;
-    }
-    Ok(())
+    raise_dispatched(conn, &marks).await
 }

@@ -1,7 +1,8 @@
 //! The query text: ordinary async functions over `Conn`, the same for every SQL database. What differs stands in the
 //! database's own file, which includes this module by path.
 //!
-//! Rule: a unit of work awaits nothing but its connection.
+//! Rules: a unit of work awaits nothing but its connection. It may be run again from its start, so it is `Clone` and has no
+//! effect outside its transaction: where writers race, one may find a unique key taken that it did not see before.
 
 mod accounts;
 pub(super) mod append;
@@ -31,7 +32,10 @@ use gochat_core::{
     time::Timestamp,
 };
 
-use super::{Conn, Database, Fail, insert_members, insert_message, insert_push_job, locked};
+use super::{
+    Conn, Database, Fail, insert_devices, insert_logins, insert_members, insert_message, insert_push_jobs, locked, locked_devices, newest_intervals,
+    raise_dispatched, store_connections, store_marks, taken,
+};
 
 /// Ids in one `IN (…)`: far below every database's limit of parameters.
 const IN_MAX: usize = 1000;

@@ -1,6 +1,6 @@
 //! Push jobs. `due_at` is the lease as well: a claimed job is due again when its lease is over; an ended one never.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
@@ -10,18 +10,15 @@ use gochat_core::{
     time::Timestamp,
 };
 
-use super::{Conn, Fail, insert_push_job, limit, locked};
+use super::{Conn, Fail, IN_MAX, insert_push_jobs, limit, taken};
 use crate::sql::{
     rows::{PushJobRow, push_outcome, push_outcome_number},
     schema::push_jobs,
 };
 
 pub async fn add(conn: &mut Conn, jobs: Vec<NewPushJob>) -> Result<usize, Fail> {
-    let mut added = 0;
-    for job in &jobs {
-        added += usize::from(insert_push_job(conn, &PushJobRow::from_job(job)).await?);
-    }
-    Ok(added)
+    let rows: Vec<PushJobRow> = jobs.iter().map(PushJobRow::from_job).collect();
+    insert_push_jobs(conn, &rows).await
 }
 
 pub async fn any_due(conn: &mut Conn, now: Timestamp) -> Result<bool, Fail> {
@@ -31,32 +28,35 @@ pub async fn any_due(conn: &mut Conn, now: Timestamp) -> Result<bool, Fail> {
 
 pub async fn claim(conn: &mut Conn, now: Timestamp, lease: Duration, rows: usize) -> Result<Vec<PushJob>, Fail> {
     let due = push_jobs::table.filter(push_jobs::due_at.le(now.0)).order((push_jobs::due_at, push_jobs::id)).limit(limit(rows));
-    let found = locked!(due.select(PushJobRow::as_select())).load(conn).await?;
-    let mut claimed = Vec::with_capacity(found.len());
-    for row in found {
-        let attempts = row.attempts + 1;
-        let values = (push_jobs::due_at.eq(Some(now.plus(lease).0)), push_jobs::attempts.eq(attempts));
-        diesel::update(push_jobs::table.find(&row.id)).set(values).execute(conn).await?;
-        claimed.push(PushJob { job: row.job()?, attempts });
+    let found = taken!(due.select(PushJobRow::as_select())).load(conn).await?;
+    for page in found.chunks(IN_MAX) {
+        let values = (push_jobs::due_at.eq(Some(now.plus(lease).0)), push_jobs::attempts.eq(push_jobs::attempts + 1));
+        let jobs = push_jobs::table.filter(push_jobs::id.eq_any(page.iter().map(|row| &row.id)));
+        diesel::update(jobs).set(values).execute(conn).await?;
     }
-    Ok(claimed)
+    found.into_iter().map(|row| Ok(PushJob { job: row.job()?, attempts: row.attempts + 1 })).collect()
 }
 
 pub async fn finish(conn: &mut Conn, results: Vec<(PushJobId, PushOutcome, Option<Timestamp>)>, at: Timestamp) -> Result<(), Fail> {
+    // One statement for all jobs that end alike.
+    let mut alike: BTreeMap<(i32, Option<Timestamp>), Vec<PushJobId>> = BTreeMap::new();
     for (id, outcome, again) in results {
-        // Whoever comes late, after the lease, does not end it a second time.
-        let job = push_jobs::table.filter(push_jobs::id.eq(&id.as_bytes()[..]).and(push_jobs::due_at.is_not_null()));
-        match again.filter(|_| outcome == PushOutcome::Failed) {
-            Some(again) => diesel::update(job).set(push_jobs::due_at.eq(Some(again.0))).execute(conn).await?,
-            None => {
-                let ended = (
-                    push_jobs::due_at.eq(None::<i64>),
-                    push_jobs::outcome.eq(Some(push_outcome_number(outcome))),
-                    push_jobs::finished_at.eq(Some(at.0)),
-                );
-                diesel::update(job).set(ended).execute(conn).await?
-            }
-        };
+        let again = again.filter(|_| outcome == PushOutcome::Failed);
+        alike.entry((push_outcome_number(outcome), again)).or_default().push(id);
+    }
+    for ((outcome, again), ids) in alike {
+        for page in ids.chunks(IN_MAX) {
+            // Whoever comes late, after the lease, does not end it a second time.
+            let open = push_jobs::id.eq_any(page.iter().map(|id| &id.as_bytes()[..])).and(push_jobs::due_at.is_not_null());
+            let jobs = push_jobs::table.filter(open);
+            match again {
+                Some(again) => diesel::update(jobs).set(push_jobs::due_at.eq(Some(again.0))).execute(conn).await?,
+                None => {
+                    let ended = (push_jobs::due_at.eq(None::<i64>), push_jobs::outcome.eq(Some(outcome)), push_jobs::finished_at.eq(Some(at.0)));
+                    diesel::update(jobs).set(ended).execute(conn).await?
+                }
+            };
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use gochat_core::{
     error::Error,
     ids::{ConversationId, Seq, UserId},
     model::{Conversation, Draft, Member, Message, PayloadHash},
+    ports::AppendBatch,
     time::Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, Row, ffi, params};
@@ -19,6 +20,10 @@ use crate::sql::{
 pub struct Prepared<'a>(pub &'a mut Connection);
 
 impl Log for Prepared<'_> {
+    async fn prepare(&mut self, _: &AppendBatch) -> Result<(), Fail> {
+        Ok(())
+    }
+
     async fn head(&mut self, id: ConversationId) -> Result<Option<Conversation>, Fail> {
         let mut statement = self.0.prepare_cached(
             "SELECT kind, name, description, avatar_url, owner_id, join_mode, max_members, member_count, head_seq, dispatched_seq, members_seq,
@@ -92,6 +97,10 @@ impl Log for Prepared<'_> {
         for (id, seq) in marks {
             statement.execute(params![&id.as_bytes()[..], seq.0])?;
         }
+        Ok(())
+    }
+
+    async fn finish(&mut self) -> Result<(), Fail> {
         Ok(())
     }
 }

@@ -1,0 +1,11 @@
+DROP TABLE IF EXISTS push_jobs;
+DROP TABLE IF EXISTS join_requests;
+DROP TABLE IF EXISTS create_keys;
+DROP TABLE IF EXISTS messages;
+DROP TABLE IF EXISTS members;
+DROP TABLE IF EXISTS conversations;
+DROP TABLE IF EXISTS login_log;
+DROP TABLE IF EXISTS refresh_tokens;
+DROP TABLE IF EXISTS devices;
+DROP TABLE IF EXISTS credentials;
+DROP TABLE IF EXISTS users;
