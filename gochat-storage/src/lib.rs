@@ -4,10 +4,15 @@
 //! |---|---|---|
 //! | `sqlite` | [`Store`](gochat_core::ports::Store) on one file: WAL, `synchronous=FULL`, one writer with group commit | `sqlite` |
 //! | [`local`] | [`Cache`](gochat_core::ports::Cache) and [`Routes`](gochat_core::ports::Routes) in this process | |
+//! | `redis` | [`Cache`](gochat_core::ports::Cache) and [`Routes`](gochat_core::ports::Routes) that all processes share: one server or a Cluster | `redis` |
+//! | [`tiered`] | [`Cache`](gochat_core::ports::Cache) of two tiers: this process's own in front of the shared one | |
 
 pub mod local;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 mod sql;
+pub mod tiered;
 
 #[cfg(feature = "sqlite")]
 pub use sql::sqlite;
