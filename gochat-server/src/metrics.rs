@@ -6,9 +6,17 @@ use std::{
 };
 
 use gochat_core::ports::Topic;
+#[cfg(feature = "mysql")]
+use gochat_storage::mysql;
+#[cfg(feature = "redis")]
+use gochat_storage::redis::Redis;
 use gochat_storage::sqlite;
+#[cfg(feature = "kafka")]
+use gochat_transport::bus::KafkaBus;
 use gochat_transport::{bus::LocalBus, gateway::Gateway};
 use prometheus::{Encoder, Gauge, IntCounter, IntGauge, Registry, TextEncoder};
+#[cfg(feature = "kafka")]
+use prometheus::{IntGaugeVec, Opts};
 
 /// The parts of this process that count something; they come as the process starts.
 #[derive(Debug)]
@@ -27,6 +35,9 @@ pub enum Source {
     /// The bus on Kafka.
     #[cfg(feature = "kafka")]
     Kafka(KafkaBus),
+    /// Redis, as routes and cache.
+    #[cfg(feature = "redis")]
+    Redis(Redis),
     /// SQLite.
     Sqlite(sqlite::Database),
     /// MySQL.
@@ -63,7 +74,13 @@ impl Metrics {
             match source {
                 Source::Gateway(gateway) => of_gateway(&fill, gateway)?,
                 Source::LocalBus(bus) => of_local_bus(&fill, bus)?,
+                #[cfg(feature = "kafka")]
+                Source::Kafka(bus) => of_kafka(&fill, bus)?,
+                #[cfg(feature = "redis")]
+                Source::Redis(redis) => of_redis(&fill, redis)?,
                 Source::Sqlite(database) => of_sqlite(&fill, database)?,
+                #[cfg(feature = "mysql")]
+                Source::Mysql(database) => of_mysql(&fill, database)?,
             }
         }
         let process = Process::read();
@@ -86,6 +103,13 @@ impl Fill<'_> {
     fn gauge(&self, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
         let gauge = IntGauge::new(name, help)?;
         gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        self.0.register(Box::new(gauge))
+    }
+
+    #[cfg(feature = "kafka")]
+    fn by<const N: usize>(&self, name: &str, help: &str, labels: [&str; N], set: impl FnOnce(&IntGaugeVec)) -> prometheus::Result<()> {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), &labels)?;
+        set(&gauge);
         self.0.register(Box::new(gauge))
     }
 
@@ -130,6 +154,45 @@ fn of_sqlite(fill: &Fill<'_>, database: &sqlite::Database) -> prometheus::Result
     fill.gauge("gochat_store_wal_pages", "Pages in the write-ahead log", stats.wal_pages)?;
     fill.gauge("gochat_store_writes_waiting", "Units that wait for the writer", stats.writes_waiting)?;
     fill.gauge("gochat_store_reads_waiting", "Reads that wait", stats.reads_waiting)
+}
+
+#[cfg(feature = "mysql")]
+fn of_mysql(fill: &Fill<'_>, database: &mysql::Database) -> prometheus::Result<()> {
+    let stats = database.stats();
+    fill.counter("gochat_store_commits_total", "Transactions that were committed", stats.commits)?;
+    fill.counter("gochat_store_repeats_total", "Units of work that were run again after a lost race or connection", stats.repeats)?;
+    fill.counter("gochat_store_connections_lost_total", "Connections to the database that died under a unit of work", stats.lost_connections)?;
+    fill.counter("gochat_store_connections_opened_total", "Connections to the database ever opened", stats.opened_connections)?;
+    fill.gauge("gochat_store_writes_waiting", "Units that wait for a writer", stats.writes_waiting as u64)?;
+    fill.gauge("gochat_store_reads_waiting", "Reads that wait", stats.reads_waiting as u64)
+}
+
+#[cfg(feature = "redis")]
+fn of_redis(fill: &Fill<'_>, redis: &Redis) -> prometheus::Result<()> {
+    let stats = redis.stats();
+    fill.counter("gochat_redis_round_trips_total", "Round trips to Redis", stats.round_trips)?;
+    fill.counter("gochat_redis_failures_total", "Calls of Redis that failed", stats.failures)?;
+    fill.counter("gochat_redis_connects_total", "Connections to Redis ever made", stats.connects)
+}
+
+#[cfg(feature = "kafka")]
+fn of_kafka(fill: &Fill<'_>, bus: &KafkaBus) -> prometheus::Result<()> {
+    let stats = bus.statistics();
+    fill.counter("gochat_kafka_records_produced_total", "Records handed to the client of Kafka", stats.produced)?;
+    fill.counter("gochat_kafka_records_delivered_total", "Records that the brokers keep", stats.delivered)?;
+    fill.counter("gochat_kafka_records_failed_total", "Records that the brokers did not take in time", stats.failed)?;
+    fill.counter("gochat_kafka_hints_lost_total", "Records for gateways whose topic does not exist", stats.hints_lost)?;
+    fill.counter("gochat_kafka_offers_refused_total", "Messages refused because the bus was full", stats.refused)?;
+    fill.counter("gochat_kafka_records_consumed_total", "Records received", stats.consumed)?;
+    fill.counter("gochat_kafka_records_committed_total", "Records done", stats.committed)?;
+    fill.counter("gochat_kafka_dead_letters_total", "Records that nobody can read", stats.dead_lettered)?;
+    fill.gauge("gochat_kafka_records_in_flight", "Records on their way to the brokers", stats.in_flight)?;
+    fill.gauge("gochat_kafka_up", "Whether the brokers answered lately", u64::from(stats.up))?;
+    fill.by("gochat_kafka_consumer_lag_records", "Records that wait to be consumed here", ["topic", "partition"], |gauge| {
+        for (topic, partition, lag) in &stats.lag {
+            gauge.with_label_values(&[topic.as_str(), &partition.to_string()]).set(*lag);
+        }
+    })
 }
 
 #[derive(Default)]

@@ -152,6 +152,14 @@ impl Shared {
         Err(absent("redis.urls", "redis"))
     }
 
+    /// What it counts.
+    pub fn source(&self) -> Option<Source> {
+        #[cfg(feature = "redis")]
+        return self.redis.clone().map(Source::Redis);
+        #[cfg(not(feature = "redis"))]
+        None
+    }
+
     /// Where devices are connected.
     pub fn routes(&self) -> Arc<dyn Routes> {
         #[cfg(feature = "redis")]

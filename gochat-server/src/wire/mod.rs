@@ -212,8 +212,8 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running> {
         true => None,
         false => Some(AnyBus::open(&start.config, roles.gateway.then_some(&gateway_id), &start.readiness).await?),
     };
-    database.iter().for_each(|database| metrics.add(database.source()));
-    bus.iter().for_each(|bus| metrics.add(bus.source()));
+    let sources = [database.as_ref().map(Database::source), bus.as_ref().map(AnyBus::source), shared.source()];
+    sources.into_iter().flatten().for_each(|source| metrics.add(source));
 
     let mut gateway = None;
     let mut served = Served { store: roles.repo.then(|| store.clone()).flatten(), api: None };
