@@ -2,7 +2,7 @@
 //!
 //! | module | what it provides | feature |
 //! |---|---|---|
-//! | [`bus`] | [`Bus`](gochat_core::ports::Bus) in this process; records as protobuf | |
+//! | [`bus`] | [`Bus`](gochat_core::ports::Bus) in this process, on Apache Kafka (`kafka`); records as protobuf | |
 //! | `gateway` | HTTP and WebSocket for clients | `gateway` |
 
 pub mod bus;

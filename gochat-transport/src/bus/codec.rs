@@ -21,12 +21,91 @@ pub const RECORD_BYTES_MAX: usize = 1024 * 1024;
 
 /// The bytes of a record.
 pub fn encode(record: &Record) -> Bytes {
+    record_out(record).encode_to_vec().into()
+}
+
+/// The bytes of a record, in parts of at most `max` bytes each. Told one after the other, the parts say what the whole says:
+/// answers before deliveries before signals, payloads and messages in their order, and nothing twice to anybody.
+///
+/// # Errors
+/// `TOO_LARGE`: a single item is larger than `max`; no part of the record is given then.
+pub fn encode_within(record: &Record, max: usize) -> Result<Vec<Bytes>> {
+    let mut parts = Vec::with_capacity(1);
+    // The parts that are still to be measured, the next one last.
+    let mut waiting = vec![record_out(record)];
+    while let Some(mut first) = waiting.pop() {
+        let bytes = first.encoded_len();
+        if bytes <= max {
+            parts.push(first.encode_to_vec().into());
+            continue;
+        }
+        let second = first
+            .body
+            .as_mut()
+            .and_then(halve)
+            .ok_or_else(|| Error::new(Code::TooLarge, format!("an item of {bytes} bytes does not fit into a record of at most {max}")))?;
+        waiting.push(pb::Record { version: VERSION, body: Some(second) });
+        waiting.push(first);
+    }
+    Ok(parts)
+}
+
+/// Splits off the second half; nothing where there is only one thing left.
+fn halve(body: &mut pb::record::Body) -> Option<pb::record::Body> {
+    match body {
+        pb::record::Body::Upstream(_) => None,
+        pb::record::Body::Downstream(downstream) => halve_downstream(downstream).map(pb::record::Body::Downstream),
+        pb::record::Body::Task(task) => {
+            let second = match task.task.as_mut()? {
+                pb::task::Task::Fanout(fanout) => {
+                    let messages = second_half(&mut fanout.messages)?;
+                    let from = fanout.from.split_off(fanout.messages.len().min(fanout.from.len()));
+                    pb::task::Task::Fanout(pb::Fanout { messages, from, members_seq: fanout.members_seq })
+                }
+                pb::task::Task::Offline(offline) => {
+                    let users = second_half(&mut offline.users)?;
+                    pb::task::Task::Offline(pb::Offline { users, ..offline.clone() })
+                }
+            };
+            Some(pb::record::Body::Task(pb::Task { task: Some(second) }))
+        }
+    }
+}
+
+fn halve_downstream(downstream: &mut pb::Downstream) -> Option<pb::Downstream> {
+    let (acks, deliveries, signals) = (downstream.acks.len(), downstream.deliveries.len(), downstream.signals.len());
+    if acks + deliveries + signals > 1 {
+        let half = (acks + deliveries + signals) / 2;
+        return Some(pb::Downstream {
+            acks: downstream.acks.split_off(half.min(acks)),
+            deliveries: downstream.deliveries.split_off(half.saturating_sub(acks).min(deliveries)),
+            signals: downstream.signals.split_off(half.saturating_sub(acks + deliveries)),
+        });
+    }
+    let delivery = downstream.deliveries.first_mut()?;
+    let second = if let Some(payloads) = second_half(&mut delivery.payloads) {
+        pb::Delivery { targets: delivery.targets.clone(), payloads }
+    } else if let Some(targets) = second_half(&mut delivery.targets) {
+        pb::Delivery { targets, payloads: delivery.payloads.clone() }
+    } else {
+        let pb::payload::Payload::Heads(heads) = delivery.payloads.first_mut()?.payload.as_mut()? else { return None };
+        let heads = pb::payload::Payload::Heads(pb::Heads { heads: second_half(&mut heads.heads)? });
+        pb::Delivery { targets: delivery.targets.clone(), payloads: vec![pb::Payload { payload: Some(heads) }] }
+    };
+    Some(pb::Downstream { deliveries: vec![second], ..pb::Downstream::default() })
+}
+
+fn second_half<T>(items: &mut Vec<T>) -> Option<Vec<T>> {
+    (items.len() > 1).then(|| items.split_off(items.len() / 2))
+}
+
+fn record_out(record: &Record) -> pb::Record {
     let body = match record {
         Record::Upstream(upstream) => pb::record::Body::Upstream(upstream_out(upstream)),
         Record::Downstream(downstream) => pb::record::Body::Downstream(downstream_out(downstream)),
         Record::Task(task) => pb::record::Body::Task(task_out(task)),
     };
-    pb::Record { version: VERSION, body: Some(body) }.encode_to_vec().into()
+    pb::Record { version: VERSION, body: Some(body) }
 }
 
 /// The record of these bytes; `INVALID_REQUEST` for what is none: such a record is poison and belongs to the dead letters.
@@ -381,5 +460,122 @@ mod tests {
             body: Some(pb::record::Body::Task(pb::Task { task: Some(pb::task::Task::Offline(pb::Offline::default())) })),
         };
         assert_eq!(decode(short.encode_to_vec().into()).unwrap_err().code, Code::InvalidField);
+    }
+
+    /// What a record tells, item by item: who is told, then what.
+    fn told(record: &Record) -> Vec<String> {
+        let mut told = Vec::new();
+        match record {
+            Record::Upstream(upstream) => told.push(format!("{upstream:?}")),
+            Record::Downstream(downstream) => {
+                told.extend(downstream.acks.iter().map(|ack| format!("{ack:?}")));
+                for delivery in &downstream.deliveries {
+                    for payload in &delivery.payloads {
+                        match payload {
+                            Payload::Heads(heads) => {
+                                told.extend(delivery.targets.iter().flat_map(|to| heads.iter().map(move |head| format!("{to:?} {head:?}"))));
+                            }
+                            other => told.extend(delivery.targets.iter().map(|to| format!("{to:?} {other:?}"))),
+                        }
+                    }
+                }
+                told.extend(downstream.signals.iter().map(|signal| format!("{signal:?}")));
+            }
+            Record::Task(task) => match &**task {
+                Task::Fanout { messages, members_seq, from } => {
+                    assert_eq!(messages.len(), from.len());
+                    told.extend(messages.iter().zip(from).map(|(message, from)| format!("{message:?} {from:?} {members_seq:?}")));
+                }
+                Task::Offline { conversation, seq, message, sender, users } => {
+                    told.extend(users.iter().map(|user| format!("{conversation:?} {seq:?} {message:?} {sender:?} {user:?}")));
+                }
+            },
+        }
+        told
+    }
+
+    fn long(seq: i64, bytes: usize) -> Arc<Message> {
+        Arc::new(Message { body: Body { kind: MessageKind::Text, content: "x".repeat(bytes).into() }, ..(*message(seq)).clone() })
+    }
+
+    /// A number below `n`, from a fixed seed.
+    fn dice(state: &mut u64, n: usize) -> usize {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (*state >> 33) as usize % n
+    }
+
+    fn any_record(state: &mut u64) -> Record {
+        let mut messages = |least: usize| (0..dice(state, 30) + least).map(|n| long(n as i64 + 1, dice(state, 400))).collect::<Vec<_>>();
+        let Record::Downstream(pattern) = records().remove(1) else { panic!("not the second any more") };
+        match messages(0).len() % 3 {
+            0 => {
+                let messages = messages(1);
+                let from = messages.iter().map(|message| (message.seq.0 % 2 == 0).then(|| DeviceId::from_bytes([7; 16]))).collect();
+                Record::Task(Arc::new(Task::Fanout { messages, members_seq: Seq(3), from }))
+            }
+            1 => {
+                let users = messages(1).iter().map(|message| UserId::from_bytes([message.seq.0 as u8; 16])).collect();
+                let (conversation, message, sender) =
+                    (ConversationId::from_bytes([1; 16]), MessageId::from_bytes([2; 16]), UserId::from_bytes([3; 16]));
+                Record::Task(Arc::new(Task::Offline { conversation, seq: Seq(2), message, sender, users }))
+            }
+            _ => {
+                let deliveries = (0..messages(0).len() % 5).map(|_| Delivery {
+                    targets: messages(1).iter().map(|message| Target { connection: message.seq.0 as u64, epoch: 1 }).collect(),
+                    payloads: match messages(0) {
+                        few if few.len() < 10 => few.into_iter().map(Payload::Message).collect(),
+                        many => vec![Payload::Heads(many.iter().map(|message| (message.conversation, message.seq)).collect())],
+                    },
+                });
+                let deliveries = deliveries.collect();
+                let acks = (0..messages(0).len()).map(|n| Ack { request: n as u64, ..pattern.acks[n % 2].clone() }).collect();
+                Record::Downstream(Arc::new(Downstream { acks, deliveries, signals: pattern.signals.clone() }))
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_in_parts_that_together_say_the_same() {
+        let (mut state, mut split) = (7, 0);
+        for _ in 0..600 {
+            let record = any_record(&mut state);
+            for max in [700, 2_000, 20_000] {
+                let parts = encode_within(&record, max).unwrap();
+                assert!(parts.iter().all(|part| part.len() <= max));
+                split += usize::from(parts.len() > 1);
+                let parts: Vec<Record> = parts.into_iter().map(|part| decode(part).unwrap()).collect();
+                if let [whole] = &parts[..] {
+                    assert_eq!(*whole, record);
+                }
+                let (mut again, mut once) = (parts.iter().flat_map(told).collect::<Vec<_>>(), told(&record));
+                // Who is told first does not matter, but what each of them is told in which order does; and for records that tell
+                // no connection the order is the whole's.
+                if matches!(record, Record::Downstream(_)) {
+                    let target = |line: &String| line.split_once(" }").map_or_else(String::new, |(to, _)| to.to_owned());
+                    again.sort_by_key(target);
+                    once.sort_by_key(target);
+                }
+                assert_eq!(again, once);
+            }
+        }
+        assert!(split > 600, "only {split} records were split");
+    }
+
+    #[test]
+    fn a_batch_of_the_largest_messages_fits_into_records_that_a_broker_takes() {
+        let messages: Vec<_> = (1..=1000).map(|seq| long(seq, 64 * 1024)).collect();
+        let from = vec![None; messages.len()];
+        let whole = Record::Task(Arc::new(Task::Fanout { messages, members_seq: Seq(1), from }));
+        let parts = encode_within(&whole, 1_000_000).unwrap();
+        assert!(parts.len() >= 65 && parts.len() <= 130, "{} parts", parts.len());
+        let parts: Vec<Record> = parts.into_iter().map(|part| decode(part).unwrap()).collect();
+        assert_eq!(parts.iter().flat_map(told).count(), 1000);
+    }
+
+    #[test]
+    fn an_item_that_fits_into_no_record_is_refused() {
+        let whole = Record::Task(Arc::new(Task::Fanout { messages: vec![long(1, 10), long(2, 500)], members_seq: Seq(1), from: vec![None; 2] }));
+        assert_eq!(encode_within(&whole, 400).unwrap_err().code, Code::TooLarge);
+        assert_eq!(encode_within(&records()[0], 20).unwrap_err().code, Code::TooLarge);
     }
 }
