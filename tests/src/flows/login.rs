@@ -40,7 +40,7 @@ flows! {
 
     async fn a_refresh_token_is_good_once_and_its_theft_ends_the_session(server) {
         let ana = User::register(server.address(), "ana").await;
-        let refresh = |token: String| async move {
+        let refresh = async |token: String| {
             http(server.address(), Method::POST, "/api/v1/auth/refresh", None, &[], Some(&json!({"refresh_token": token}))).await
         };
         let second = refresh(ana.refresh.clone()).await.expect(200);
