@@ -443,3 +443,6 @@ impl Wire for GroupAction {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
