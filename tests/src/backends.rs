@@ -11,13 +11,43 @@ use gochat_storage::{
     local::{LocalCache, LocalRoutes},
     sqlite::{self, Database, SqliteSettings},
 };
-use gochat_transport::bus::{LocalBus, LocalBusSettings, WireBus};
+use gochat_transport::{
+    bus::{LocalBus, LocalBusSettings, WireBus},
+    grpc::{self, ClientSettings, RepoClient, ServeSettings, Services},
+};
 use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::oneshot};
 
 fn database(settings: &SqliteSettings) -> (Arc<Database>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let database = sqlite::open(&folder.path().join("gochat.db"), settings).unwrap();
     (Arc::new(database), folder)
+}
+
+/// This store, as another process would use it: behind a listener that ends with the sender.
+async fn over_grpc(store: Arc<dyn Store>) -> (RepoClient, oneshot::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = listener.local_addr().unwrap().to_string();
+    let (end, ended) = oneshot::channel::<()>();
+    tokio::spawn(async move { grpc::serve(listener, Services::default().repo(store), &ServeSettings::default(), async { drop(ended.await) }).await });
+    let client = RepoClient::new(&[endpoint], &ClientSettings::default()).unwrap();
+    client.ready().await.unwrap();
+    (client, end)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_grpc_client_over_sqlite_keeps_the_contract_of_the_store() {
+    let (database, _folder) = database(&SqliteSettings::default());
+    let (client, _end) = over_grpc(database).await;
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(client)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_behind_the_grpc_client_keeps_the_contract_of_the_store() {
+    let (database, _folder) = database(&SqliteSettings::default());
+    let cached = CachedStore::new(database, Arc::new(LocalCache::new(16 << 20)));
+    let (client, _end) = over_grpc(Arc::new(cached)).await;
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(client)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -134,9 +134,10 @@ macro_rules! id_out {
     };
 }
 
-fn body_in(kind: i32, content: String) -> Result<Body> {
+fn body_in(kind: i32, content: Bytes) -> Result<Body> {
     let kind = MessageKind::from_number(kind).ok_or_else(|| poison("an unknown message kind"))?;
-    Ok(Body { kind, content: content.into() })
+    let content = content.try_into().map_err(|error| Error::new(Code::InvalidRequest, "a message that is not UTF-8").with_source(error))?;
+    Ok(Body { kind, content })
 }
 
 fn seq_in(seq: i64) -> Option<Seq> {
@@ -146,16 +147,7 @@ fn seq_in(seq: i64) -> Option<Seq> {
 fn upstream_out(upstream: &Upstream) -> pb::Upstream {
     let Upstream { draft, origin } = upstream;
     pb::Upstream {
-        draft: Some(pb::Draft {
-            conversation: id_out!(draft.conversation),
-            id: id_out!(draft.id),
-            sender: id_out!(draft.sender),
-            client_msg_id: id_out!(draft.client_msg_id),
-            kind: draft.body.kind as i32,
-            content: draft.body.content.to_string(),
-            reply_to: draft.reply_to.unwrap_or_default().0,
-            created_at: draft.created_at.0,
-        }),
+        draft: Some(draft_out(draft)),
         origin: Some(pb::Origin {
             gateway: origin.gateway.to_string(),
             connection: origin.connection,
@@ -169,17 +161,8 @@ fn upstream_in(upstream: pb::Upstream) -> Result<Upstream> {
     let draft = upstream.draft.ok_or_else(|| poison("an upstream record without a draft"))?;
     let origin = upstream.origin.ok_or_else(|| poison("an upstream record without an origin"))?;
     Ok(Upstream {
-        draft: Draft {
-            conversation: ConversationId::from_slice(&draft.conversation)?,
-            id: MessageId::from_slice(&draft.id)?,
-            sender: UserId::from_slice(&draft.sender)?,
-            client_msg_id: ClientMsgId::from_slice(&draft.client_msg_id)?,
-            body: body_in(draft.kind, draft.content)?,
-            // Keyed by the role that stores: the key does not travel, nor does what it made.
-            payload_hash: PayloadHash { key_id: 0, hash: [0; 32] },
-            reply_to: seq_in(draft.reply_to),
-            created_at: Timestamp(draft.created_at),
-        },
+        // Keyed by the role that stores: the key does not travel, nor does what it made.
+        draft: draft_in(draft, PayloadHash { key_id: 0, hash: [0; 32] })?,
         origin: Origin {
             gateway: origin.gateway.parse()?,
             connection: origin.connection,
@@ -189,7 +172,33 @@ fn upstream_in(upstream: pb::Upstream) -> Result<Upstream> {
     })
 }
 
-fn message_out(message: &Message) -> pb::Message {
+pub(crate) fn draft_out(draft: &Draft) -> pb::Draft {
+    pb::Draft {
+        conversation: id_out!(draft.conversation),
+        id: id_out!(draft.id),
+        sender: id_out!(draft.sender),
+        client_msg_id: id_out!(draft.client_msg_id),
+        kind: draft.body.kind as i32,
+        content: draft.body.content.as_bytes().clone(),
+        reply_to: draft.reply_to.unwrap_or_default().0,
+        created_at: draft.created_at.0,
+    }
+}
+
+pub(crate) fn draft_in(draft: pb::Draft, payload_hash: PayloadHash) -> Result<Draft> {
+    Ok(Draft {
+        conversation: ConversationId::from_slice(&draft.conversation)?,
+        id: MessageId::from_slice(&draft.id)?,
+        sender: UserId::from_slice(&draft.sender)?,
+        client_msg_id: ClientMsgId::from_slice(&draft.client_msg_id)?,
+        body: body_in(draft.kind, draft.content)?,
+        payload_hash,
+        reply_to: seq_in(draft.reply_to),
+        created_at: Timestamp(draft.created_at),
+    })
+}
+
+pub(crate) fn message_out(message: &Message) -> pb::Message {
     pb::Message {
         conversation: id_out!(message.conversation),
         seq: message.seq.0,
@@ -197,14 +206,14 @@ fn message_out(message: &Message) -> pb::Message {
         sender: id_out!(message.sender),
         client_msg_id: id_out!(message.client_msg_id),
         kind: message.body.kind as i32,
-        content: message.body.content.to_string(),
+        content: message.body.content.as_bytes().clone(),
         reply_to: message.reply_to.unwrap_or_default().0,
         created_at: message.created_at.0,
     }
 }
 
-fn message_in(message: pb::Message) -> Result<Arc<Message>> {
-    Ok(Arc::new(Message {
+pub(crate) fn message_in(message: pb::Message) -> Result<Message> {
+    Ok(Message {
         conversation: ConversationId::from_slice(&message.conversation)?,
         seq: Seq(message.seq),
         id: MessageId::from_slice(&message.id)?,
@@ -213,7 +222,7 @@ fn message_in(message: pb::Message) -> Result<Arc<Message>> {
         body: body_in(message.kind, message.content)?,
         reply_to: seq_in(message.reply_to),
         created_at: Timestamp(message.created_at),
-    }))
+    })
 }
 
 fn downstream_out(downstream: &Downstream) -> pb::Downstream {
@@ -298,7 +307,7 @@ fn payload_out(payload: &Payload) -> pb::Payload {
 
 fn payload_in(payload: pb::Payload) -> Result<Payload> {
     Ok(match payload.payload.ok_or_else(|| poison("an empty payload"))? {
-        pb::payload::Payload::Message(message) => Payload::Message(message_in(message)?),
+        pb::payload::Payload::Message(message) => Payload::Message(Arc::new(message_in(message)?)),
         pb::payload::Payload::Marks(marks) => Payload::Marks {
             conversation: ConversationId::from_slice(&marks.conversation)?,
             user: UserId::from_slice(&marks.user)?,
@@ -352,7 +361,7 @@ fn task_in(task: pb::Task) -> Result<Task> {
             }
             let device = |bytes: Bytes| if bytes.is_empty() { Ok(None) } else { DeviceId::from_slice(&bytes).map(Some) };
             Task::Fanout {
-                messages: fanout.messages.into_iter().map(message_in).collect::<Result<_>>()?,
+                messages: fanout.messages.into_iter().map(|message| message_in(message).map(Arc::new)).collect::<Result<_>>()?,
                 members_seq: Seq(fanout.members_seq),
                 from: fanout.from.into_iter().map(device).collect::<Result<_>>()?,
             }

@@ -31,8 +31,9 @@ pub struct Draft {
     pub client_msg_id: ::prost::bytes::Bytes,
     #[prost(int32, tag = "5")]
     pub kind: i32,
-    #[prost(string, tag = "6")]
-    pub content: ::prost::alloc::string::String,
+    /// UTF-8; as bytes it is handed on without a copy.
+    #[prost(bytes = "bytes", tag = "6")]
+    pub content: ::prost::bytes::Bytes,
     #[prost(int64, tag = "7")]
     pub reply_to: i64,
     #[prost(int64, tag = "8")]
@@ -70,8 +71,9 @@ pub struct Message {
     pub client_msg_id: ::prost::bytes::Bytes,
     #[prost(int32, tag = "6")]
     pub kind: i32,
-    #[prost(string, tag = "7")]
-    pub content: ::prost::alloc::string::String,
+    /// As in Draft.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub content: ::prost::bytes::Bytes,
     #[prost(int64, tag = "8")]
     pub reply_to: i64,
     #[prost(int64, tag = "9")]

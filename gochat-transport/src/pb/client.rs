@@ -32,7 +32,10 @@ pub struct ServerFrame {
     /// The request that is answered; 0 for what nobody asked for.
     #[prost(uint64, tag = "1")]
     pub id: u64,
-    #[prost(oneof = "server_frame::Frame", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
+    #[prost(
+        oneof = "server_frame::Frame",
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13"
+    )]
     pub frame: ::core::option::Option<server_frame::Frame>,
 }
 /// Nested message and enum types in `ServerFrame`.
@@ -129,8 +132,7 @@ pub struct Mark {
     pub delivered_seq: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Ping {
-}
+pub struct Ping {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ready {
     #[prost(bytes = "bytes", tag = "1")]
@@ -202,8 +204,7 @@ pub struct Heads {
     pub heads: ::prost::alloc::vec::Vec<Position>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Resync {
-}
+pub struct Resync {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncedConversation {
     #[prost(bytes = "bytes", tag = "1")]
@@ -297,8 +298,6 @@ pub struct ListPage {
     pub next_cursor: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Ok {
-}
+pub struct Ok {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Pong {
-}
+pub struct Pong {}
