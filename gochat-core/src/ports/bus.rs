@@ -19,7 +19,11 @@ use crate::{
 /// - `publish` waits for room. Its [`Receipt`] resolves once no crash can lose the records any more: at once on a bus that keeps
 ///   them on disk, and with the last commit on a bus that only holds them in memory.
 /// - What a subscription handed out and did not commit is handed out again, to it after
-///   [`release`](Subscription::release), or to the next subscriber once it is dropped.
+///   [`release`](Subscription::release), or to the next subscriber once it is dropped. Where subscribers share a topic across
+///   processes, a partition may move to another one while its batch is worked on: it is handed out again there, and a late
+///   commit is refused (`INVALID_REQUEST`) and changes nothing.
+/// - A subscription to [`Topic::Downstream`] hears what is published after `subscribe` returned; what an earlier run of the gateway
+///   was to be told may be left out, since it was meant for connections that are gone.
 /// - Every queue is bounded.
 #[async_trait]
 pub trait Bus: Port {

@@ -8,6 +8,7 @@ use gochat_core::{
 };
 use rdkafka::{
     ClientConfig,
+    message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord},
 };
 
@@ -84,10 +85,10 @@ async fn a_dead_letter_comes_back_to_its_topic_under_its_key() {
         // What can be read arrives.
         let good = gochat_transport::bus::codec::encode(&upstream(key, 7));
         let dead = format!("{prefix}{}", Topic::DeadLetter.name());
-        let header = |key, value| rdkafka::message::Header { key, value: Some(value) };
         let headers = |topic| {
-            let pairs = [("error", "none"), ("topic", topic), ("partition", "0"), ("offset", "5"), ("time", "1")];
-            pairs.iter().fold(rdkafka::message::OwnedHeaders::new(), |headers, (key, value)| headers.insert(header(key, value)))
+            [("error", "none"), ("topic", topic), ("partition", "0"), ("offset", "5"), ("time", "1")]
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }))
         };
         for topic in [&topic[..], "somebody-elses"] {
             let record = FutureRecord::to(&dead).key(&key.as_bytes()[..]).payload(&good[..]).headers(headers(topic));

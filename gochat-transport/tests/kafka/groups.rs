@@ -12,7 +12,7 @@ use std::{
 use gochat_core::{
     error::Code,
     ids::ConversationId,
-    ports::{Bus, Subscription, Topic},
+    ports::{Bus, Topic},
 };
 use gochat_transport::bus::{KafkaBus, KafkaSettings};
 use tokio::{task::JoinHandle, time::timeout};
