@@ -96,7 +96,7 @@ impl Database {
         };
         match shared.cache(config) {
             // SQLite reads a page faster than a copy of it is decoded.
-            Some(cache) if pages => Arc::new(CachedStore::new(store, cache)),
+            Some(cache) if pages => Arc::new(CachedStore::new(store, cache).with_pages()),
             Some(cache) => Arc::new(CachedStore::new(store, cache)),
             None => store,
         }

@@ -414,8 +414,15 @@ impl Start {
     #[cfg(feature = "grpc")]
     fn serve_roles(&mut self, socket: TcpSocket, served: Served) -> Result<()> {
         let listener = listen(socket)?;
+        let mut services = grpc::Services::default();
+        if let Some(store) = served.store {
+            services = services.repo(store);
+        }
+        if let Some(api) = served.api {
+            services = services.logic(api);
+        }
         let stopped = until(self.stopped.clone());
-        self.spawn("gRPC listener", grpc::serve(listener, served.store, served.api, stopped));
+        self.spawn("gRPC listener", async move { grpc::serve(listener, services, &grpc::ServeSettings::default(), stopped).await });
         Ok(())
     }
 
