@@ -5,11 +5,26 @@
 //! write: store ─► commit ─► CacheUpdater: kept if newer, else forgotten ─► answer
 //! ```
 //!
-//! Copies are kept of users and of the rows of conversations, which dispatch and lists ask for again and again. Whatever
-//! decides, [`Store`] decides in its own transaction: no copy takes part (I14). Credentials, sessions, members and messages are
-//! never kept.
+//! | key | what is kept | why it may be believed |
+//! |---|---|---|
+//! | `user:{id}` | a user | its writer replaces or forgets it before it answers; it shows names, it decides nothing |
+//! | `conversation:{id}`, `group:{id}` | the row | the same; whoever needs the head asks [`Conversations::readable`] |
+//! | `message:{id}` | the newest entries ([`pages`]) | the store says in the same call that their last one is the head |
+//! | `user_conversations:{id}` | what a list reads from the logs ([`lists`]) | the store lists the rows in the same call; what is kept belongs to the very head and read mark that they show |
 //!
-//! Invariant: when a write has answered, no copy older than it is found any more.
+//! The last two are kept only [`with_pages`](CachedStore::with_pages): before a database over the network they save the larger
+//! statements; before SQLite in the same process they would cost more than they save. Neither is written or forgotten when a
+//! message is stored: entries do not change, so that a new head makes them unused, and the next reader replaces them. A message
+//! costs the cache nothing per recipient.
+//!
+//! Whatever decides, [`Store`] decides in its own transaction: no copy takes part (I14). Who sees what is decided on intervals
+//! that the store reads in this very call. Credentials, sessions and members are never kept.
+//!
+//! Invariant: when a write has answered, no copy older than it is found any more; and what a reader must not miss does not rest
+//! on that: heads, rows of lists and intervals come from the store.
+
+mod lists;
+mod pages;
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -21,9 +36,9 @@ use crate::{
     error::{ErrorKind, Result},
     ids::{ConversationId, DeviceId, MessageId, PushJobId, Seq, UserId},
     model::{
-        Caller, Connected, Conversation, ConversationKind, ConversationView, Credential, Device, GroupAction, JoinRequest, LoginAttempt, Mark,
-        Member, Message, NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Refreshed, Rotation,
-        User, UserStatus,
+        Caller, Connected, Conversation, ConversationKind, ConversationView, Credential, Device, GroupAction, JoinRequest, Listed, LoginAttempt,
+        Mark, Member, Message, NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Readable,
+        Refreshed, Rotation, User, UserStatus,
     },
     ports::{AppendBatch, Appended, Cache, CacheKey, Changed, Conversations, Created, Devices, Messages, PushJobs, Store, Users},
     time::Timestamp,
@@ -37,12 +52,19 @@ const TTL: Duration = Duration::from_secs(60);
 pub struct CachedStore {
     store: Arc<dyn Store>,
     updater: CacheUpdater,
+    pages: bool,
 }
 
 impl CachedStore {
     /// Puts `cache` in front of `store`.
     pub fn new(store: Arc<dyn Store>, cache: Arc<dyn Cache>) -> Self {
-        CachedStore { store, updater: CacheUpdater { cache } }
+        CachedStore { store, updater: CacheUpdater { cache }, pages: false }
+    }
+
+    /// Keeps pages of messages and what lists read from them, too: for a store that is reached over the network.
+    #[must_use]
+    pub fn with_pages(self) -> Self {
+        CachedStore { pages: true, ..self }
     }
 
     /// Runs a write that changes these values. If its outcome stays unknown, because it failed on its way or its caller went
@@ -279,7 +301,18 @@ impl Conversations for CachedStore {
     }
 
     async fn conversations_of(&self, user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Result<Vec<ConversationView>> {
+        if self.pages && before.is_none() {
+            return lists::newest(self, user, limit).await;
+        }
         self.store.conversations_of(user, before, limit).await
+    }
+
+    async fn listed(&self, user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Result<Vec<Listed>> {
+        self.store.listed(user, before, limit).await
+    }
+
+    async fn readable(&self, reader: UserId, ids: &[ConversationId]) -> Result<Vec<Option<Readable>>> {
+        self.store.readable(reader, ids).await
     }
 
     async fn members(&self, id: ConversationId, after: Option<UserId>, limit: usize) -> Result<Vec<Member>> {
@@ -335,6 +368,9 @@ impl Messages for CachedStore {
     }
 
     async fn history(&self, reader: UserId, id: ConversationId, after: Option<Seq>, before: Option<Seq>, limit: usize) -> Result<Vec<Message>> {
+        if self.pages {
+            return pages::history(self, reader, id, after, before, limit).await;
+        }
         self.store.history(reader, id, after, before, limit).await
     }
 

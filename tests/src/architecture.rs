@@ -57,7 +57,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("unread", &["model"]),
     ("auth", &["model", "ports", "rules"]),
     ("dispatch", &["model", "ports", "rules", "fanout", "route", "unread"]),
-    ("cached", &["model", "ports"]),
+    ("cached", &["model", "ports", "unread"]),
     ("logic", &["model", "ports", "rules", "fanout", "route", "unread", "auth", "dispatch"]),
     ("task", &["model", "ports", "rules", "fanout", "route", "unread", "dispatch"]),
     ("conformance", &["model", "ports"]),

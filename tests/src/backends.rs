@@ -10,6 +10,7 @@ use gochat_core::{
 use gochat_storage::{
     local::{LocalCache, LocalRoutes},
     sqlite::{self, Database, SqliteSettings},
+    tiered::TieredCache,
 };
 use gochat_transport::bus::{LocalBus, LocalBusSettings, WireBus};
 use tempfile::TempDir;
@@ -44,6 +45,19 @@ async fn a_cache_that_forgets_at_once_changes_nothing_in_the_contract_of_the_sto
     let (database, _folder) = database(&SqliteSettings::default());
     let cached = CachedStore::new(database, Arc::new(LocalCache::new(1)));
     conformance::run_all::<dyn Store>(store::CASES, Arc::new(cached)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pages_in_front_change_nothing_in_the_contract_of_the_store() {
+    let (database, _folder) = database(&SqliteSettings::default());
+    let cached = CachedStore::new(database, Arc::new(LocalCache::new(16 << 20))).with_pages();
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(cached)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tiers_of_cache_keep_the_contract_of_the_cache() {
+    let tier = || Arc::new(LocalCache::new(16 << 20));
+    conformance::run_all::<dyn Cache>(cache::CASES, Arc::new(TieredCache::new(tier(), tier()))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

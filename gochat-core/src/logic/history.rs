@@ -8,7 +8,7 @@ use crate::{
     error::{Code, Error, Result},
     ids::{ConversationId, Seq},
     limits::{PAGE_MAX, SYNC_CONVERSATIONS_MAX},
-    model::{Caller, Mark, Member, Message, PushLogEntry},
+    model::{Caller, Mark, Member, Message, PushLogEntry, Readable},
     ports::{HistoryPage, HistoryQuery, MessagesApi, SyncAnswer, SyncRequest, SyncedConversation},
 };
 
@@ -40,8 +40,11 @@ impl MessagesApi for Logic {
         let limit = request.limit.clamp(1, PAGE_MAX);
         let mut conversations = Vec::with_capacity(request.have.len());
         let mut bytes = 0;
-        for part in request.have.chunks(SYNC_AT_ONCE) {
-            for synced in join_all(part.iter().map(|(id, have)| self.lacked(caller, *id, *have, limit))).await {
+        let ids: Vec<ConversationId> = request.have.iter().map(|(id, _)| *id).collect();
+        let readable = if ids.is_empty() { Vec::new() } else { self.ports.store.readable(caller.user, &ids).await? };
+        let asked: Vec<_> = request.have.iter().zip(readable).collect();
+        for part in asked.chunks(SYNC_AT_ONCE) {
+            for synced in join_all(part.iter().map(|((id, have), readable)| self.lacked(caller, *id, *have, readable.as_ref(), limit))).await {
                 let mut synced = synced?;
                 let size: usize = synced.messages.iter().map(|message| message.body.content.len() + 200).sum();
                 if bytes > 0 && bytes + size > SYNC_BYTES_MAX {
@@ -69,17 +72,10 @@ impl MessagesApi for Logic {
 }
 
 impl Logic {
-    async fn lacked(&self, caller: &Caller, id: ConversationId, have: Seq, limit: usize) -> Result<SyncedConversation> {
+    async fn lacked(&self, caller: &Caller, id: ConversationId, have: Seq, readable: Option<&Readable>, limit: usize) -> Result<SyncedConversation> {
         let nothing = SyncedConversation { id, head_seq: Seq::ZERO, read_seq: Seq::ZERO, messages: Vec::new(), more: false };
-        let (conversation, intervals) = {
-            let ids = [id];
-            let users = [caller.user];
-            let (mut conversations, mut intervals) =
-                tokio::try_join!(self.ports.store.conversations(&ids), self.ports.store.memberships(id, &users))?;
-            (conversations.pop().flatten(), intervals.pop().unwrap_or_default())
-        };
-        let (Some(conversation), Some(member)) = (conversation, intervals.last()) else { return Ok(nothing) };
-        let head_seq = member.leave_seq.unwrap_or(conversation.head_seq);
+        let Some((readable, member)) = readable.and_then(|readable| Some((readable, readable.intervals.last()?))) else { return Ok(nothing) };
+        let head_seq = member.leave_seq.unwrap_or(readable.head_seq);
         let read_seq = member.read_seq;
         if have >= head_seq {
             return Ok(SyncedConversation { head_seq, read_seq, ..nothing });

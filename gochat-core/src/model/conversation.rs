@@ -123,6 +123,50 @@ pub struct ConversationView {
     pub peer_read_seq: Seq,
 }
 
+/// How far a conversation can be read by one user, as of one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Readable {
+    /// The newest entry of the log.
+    pub head_seq: Seq,
+    /// The reader's intervals, oldest first; at least one.
+    pub intervals: Vec<Member>,
+}
+
+impl Readable {
+    /// Whether the reader sees the entry with this seq: not one above the head, which the intervals may not know of.
+    pub fn sees(&self, seq: Seq) -> bool {
+        seq <= self.head_seq && self.intervals.iter().any(|member| member.sees(seq))
+    }
+}
+
+/// A row of a user's list, without what has to be read from the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The conversation.
+    pub conversation: Conversation,
+    /// The user's membership.
+    pub member: Member,
+    /// The other user of a 1:1.
+    pub peer: Option<UserId>,
+    /// See [`ConversationView`].
+    pub peer_delivered_seq: Seq,
+    /// See [`ConversationView`].
+    pub peer_read_seq: Seq,
+}
+
+impl Listed {
+    /// The newest entry that the user can see.
+    pub fn last_seq(&self) -> Seq {
+        self.member.leave_seq.unwrap_or(self.conversation.head_seq).min(self.conversation.head_seq)
+    }
+
+    /// The whole view, with what was read from the log.
+    pub fn with(self, last_message: Option<Message>, unread: i64) -> ConversationView {
+        let Listed { conversation, member, peer, peer_delivered_seq, peer_read_seq } = self;
+        ConversationView { conversation, member, peer, last_message, unread, peer_delivered_seq, peer_read_seq }
+    }
+}
+
 /// What an actor does to a group (or, for `Leave`, to a 1:1). Decided by [`rules`](crate::rules) on locked rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "action")]

@@ -8,7 +8,9 @@ mod push;
 mod session;
 mod user;
 
-pub use conversation::{Conversation, ConversationKind, ConversationView, GroupAction, IdempotencyKey, JoinMode, JoinRequest, NewConversation};
+pub use conversation::{
+    Conversation, ConversationKind, ConversationView, GroupAction, IdempotencyKey, JoinMode, JoinRequest, Listed, NewConversation, Readable,
+};
 pub use event::Event;
 pub use member::{Mark, Member, Role};
 pub use message::{Body, Draft, Message, MessageKind, PayloadHash};

@@ -4,8 +4,9 @@ use crate::{
     error::Result,
     ids::{ConversationId, DeviceId, PushJobId, Seq, UserId},
     model::{
-        Caller, Connected, Conversation, ConversationView, Credential, Device, Draft, GroupAction, JoinRequest, LoginAttempt, Mark, Member, Message,
-        NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Refreshed, Rotation, User, UserStatus,
+        Caller, Connected, Conversation, ConversationView, Credential, Device, Draft, GroupAction, JoinRequest, Listed, LoginAttempt, Mark, Member,
+        Message, NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Readable, Refreshed, Rotation,
+        User, UserStatus,
     },
     ports::Port,
     time::Timestamp,
@@ -90,6 +91,13 @@ pub trait Conversations: Port {
     /// The conversations of a user, most recently active first, starting behind `before`
     /// (`active_at`, id); those that the user has left are not listed, a hidden 1:1 not while it is hidden.
     async fn conversations_of(&self, user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Result<Vec<ConversationView>>;
+    /// The rows of [`conversations_of`](Self::conversations_of) without what has to be read from the log. Answered by the store
+    /// itself: what is taken from copies is verified by it.
+    async fn listed(&self, user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Result<Vec<Listed>>;
+    /// For each of these conversations its head and the reader's intervals, both read in one statement; `None` for who never was
+    /// a member. Answered by the store itself: every entry that was acknowledged before this call is at or below the head, and
+    /// what a reader sees is decided on it.
+    async fn readable(&self, reader: UserId, ids: &[ConversationId]) -> Result<Vec<Option<Readable>>>;
     /// The current members behind `after`, ordered by user id.
     async fn members(&self, id: ConversationId, after: Option<UserId>, limit: usize) -> Result<Vec<Member>>;
     /// Who sees the entry `seq`: the users with an interval that contains it, ordered by user id, behind `after`.

@@ -6,7 +6,7 @@ use crate::{
     conformance::world::{World, draft, new_single, now, refusal},
     error::Code,
     ids::{ConversationId, Seq, UserId},
-    model::{Draft, GroupAction},
+    model::{Draft, GroupAction, Mark},
     ports::Store,
     time::Timestamp,
 };
@@ -49,6 +49,62 @@ pub async fn a_list_is_ordered_by_activity_and_comes_in_pages(store: Arc<dyn Sto
     let first = world.conversations_of(b, None, 1).await.unwrap().remove(0);
     assert_eq!(Some(first.clone()), world.conversation_view(b, groups[3]).await.unwrap(), "the list shows what the view shows");
     assert_eq!((first.member.user, first.last_message.unwrap().sender), (b, b));
+}
+
+/// The rows are those of the views, and a list that is asked for again and again shows every message, mark and membership that
+/// was acknowledged before it.
+pub async fn the_rows_of_a_list_are_those_of_its_views(store: Arc<dyn Store>) {
+    let world = World(store);
+    let [a, b, c] = world.users_of().await;
+    let pair = world.single(a, b).await;
+    let mut ids = vec![pair];
+    for _ in 0..12 {
+        ids.push(world.group(b, &[a, c]).await);
+    }
+    let agree = async |what: &str| {
+        for user in [a, b, c] {
+            let views = world.conversations_of(user, None, 50).await.unwrap();
+            let rows = world.listed(user, None, 50).await.unwrap();
+            assert_eq!(rows.len(), views.len(), "{what}");
+            for (row, view) in rows.into_iter().zip(&views) {
+                let alone = world.conversation_view(user, view.conversation.id).await.unwrap();
+                assert_eq!(alone.as_ref(), Some(view), "{what}");
+                assert_eq!(view.last_message.as_ref().map(|message| message.seq), Some(row.last_seq()), "{what}");
+                assert_eq!(&row.with(view.last_message.clone(), view.unread), view, "{what}");
+            }
+        }
+        world.conversations_of(a, None, 50).await.unwrap()
+    };
+    agree("at the beginning").await;
+    for round in 0..4_i64 {
+        world.say(pair, b, &format!("round {round}")).await;
+        let list = agree("a message").await;
+        assert_eq!((list[0].conversation.id, list[0].unread), (pair, 1));
+        world.say(ids[3], c, "x").await;
+        world.say(ids[4], a, "own").await;
+        let list = agree("messages").await;
+        assert_eq!((list[0].conversation.id, list[0].unread, list[1].unread), (ids[4], 0, round + 1));
+        let mark = |user, conversation, read_seq| Mark { conversation, user, read_seq, delivered_seq: Seq::ZERO };
+        let head = world.row(pair).await.head_seq;
+        world.mark(&[mark(a, pair, head), mark(b, pair, head)]).await.unwrap();
+        let list = agree("marks").await;
+        let view = list.iter().find(|view| view.conversation.id == pair).unwrap();
+        assert_eq!((view.unread, view.peer_read_seq), (0, head));
+        world.set_muted(ids[5], a, round % 2 == 0).await.unwrap();
+        agree("muted").await;
+    }
+    world.act(ids[6], a, GroupAction::Leave).await.unwrap();
+    assert!(agree("left").await.iter().all(|view| view.conversation.id != ids[6]));
+    let new = world.group(b, &[a]).await;
+    assert_eq!(agree("made").await[0].conversation.id, new);
+    for id in &ids[7..] {
+        world.say(*id, b, "all of them").await;
+    }
+    agree("many at once").await;
+    let rows = world.listed(a, None, 3).await.unwrap();
+    let before = rows.last().map(|row| (row.conversation.active_at, row.conversation.id));
+    let next: Vec<_> = world.listed(a, before, 2).await.unwrap().into_iter().map(|row| row.conversation.id).collect();
+    assert_eq!(next, listed(&world, a).await[3..5]);
 }
 
 /// Leaving a 1:1 hides it from who left, until somebody writes or it is asked for again; it stays the pair's one conversation

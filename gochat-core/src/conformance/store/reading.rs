@@ -84,6 +84,76 @@ pub async fn a_stranger_finds_nothing(store: Arc<dyn Store>) {
     assert_eq!(world.conversations_of(stranger, None, 10).await.unwrap(), []);
 }
 
+/// The newest page, asked for again and again, is never behind an entry that was acknowledged, also by another reader, and its
+/// parts agree however they are asked for.
+pub async fn a_page_is_current_the_moment_an_entry_is_acknowledged(store: Arc<dyn Store>) {
+    let world = World(store);
+    let [a, b] = world.users_of().await;
+    let group = world.group(a, &[b]).await;
+    for n in 2..=90 {
+        let text = format!("entry {n}");
+        assert_eq!(world.say(group, if n % 2 == 0 { a } else { b }, &text).await, Seq(n));
+        for reader in [a, b] {
+            let page = world.history(reader, group, None, None, 20).await.unwrap();
+            assert_eq!(seqs(&page), ((n - 19).max(1)..=n).collect::<Vec<_>>());
+            assert_eq!(page.last().unwrap().body.content, text.as_str());
+        }
+        let page = async |after: Option<i64>, before: Option<i64>, limit: usize| -> Vec<i64> {
+            seqs(&world.history(a, group, after.map(Seq), before.map(Seq), limit).await.unwrap())
+        };
+        assert_eq!(page(Some(n - 1), None, 10).await, [n]);
+        assert_eq!(page(Some(n), None, 10).await, [0; 0]);
+        assert_eq!(page(Some((n - 5).max(0)), None, 2).await, ((n - 4).max(1)..=n).take(2).collect::<Vec<_>>());
+        assert_eq!(page(None, Some(n), 5).await, ((n - 5).max(1)..n).collect::<Vec<_>>());
+        assert_eq!(page(None, Some(3), 5).await, (1..=n.min(2)).collect::<Vec<_>>());
+    }
+    let whole = world.history(b, group, None, None, 200).await.unwrap();
+    assert_eq!(whole, world.log(group, Seq::ZERO, Seq(i64::MAX), 200).await.unwrap(), "whole entries, not only their seqs");
+    for limit in 0..=90 {
+        assert_eq!(world.history(b, group, None, None, limit).await.unwrap(), whole[90 - limit..], "the newest {limit}");
+        assert_eq!(world.history(b, group, Some(Seq(20)), None, limit).await.unwrap(), whole[20..(20 + limit).min(90)], "{limit} above 20");
+    }
+}
+
+/// What others read of a conversation shows nothing to whoever is not there any more, nor to whoever never was (I4).
+pub async fn no_page_shows_a_removed_reader_what_came_later(store: Arc<dyn Store>) {
+    let world = World(store);
+    let [owner, guest, stranger] = world.users_of().await;
+    let group = world.group(owner, &[guest]).await;
+    world.say(group, owner, "2").await;
+    assert_eq!(world.seen(guest, group).await, [1, 2]);
+    world.act(group, owner, GroupAction::Remove { user: guest }).await.unwrap();
+    for seq in 4..=9 {
+        world.say(group, owner, "later").await;
+        assert_eq!(seqs(&world.history(owner, group, None, None, 20).await.unwrap()), (1..=seq).collect::<Vec<_>>());
+        assert_eq!(seqs(&world.history(guest, group, None, None, 20).await.unwrap()), [1, 2, 3]);
+        assert_eq!(seqs(&world.history(guest, group, Some(Seq(2)), None, 20).await.unwrap()), [3]);
+        assert_eq!(refusal(world.history(stranger, group, None, None, 20).await), Code::ConversationNotFound);
+    }
+    world.act(group, owner, GroupAction::Invite { users: vec![guest] }).await.unwrap();
+    assert_eq!(seqs(&world.history(guest, group, None, None, 20).await.unwrap()), [1, 2, 3, 10]);
+    assert_eq!(seqs(&world.history(guest, group, None, Some(Seq(10)), 2).await.unwrap()), [2, 3]);
+}
+
+/// Aligned with what was asked for, repeated ids too.
+pub async fn what_is_readable_is_head_and_intervals_of_one_moment(store: Arc<dyn Store>) {
+    let world = World(store);
+    let (owner, guest, group) = interrupted(&world).await;
+    let other = world.group(owner, &[]).await;
+    let unknown = new_group(owner, &[]).id;
+    let found = world.readable(guest, &[other, group, unknown, group]).await.unwrap();
+    let readable = found[1].clone().unwrap();
+    assert_eq!((&found[0], &found[2], &found[3]), (&None, &None, &found[1]));
+    assert_eq!(readable.head_seq, Seq(10));
+    assert_eq!(vec![readable.intervals.clone()], world.memberships(group, &[guest]).await.unwrap());
+    let visible: Vec<i64> = (0..=12).filter(|&seq| readable.sees(Seq(seq))).collect();
+    assert_eq!(visible, [3, 4, 5, 7, 8, 9]);
+    let of_owner = world.readable(owner, &[group]).await.unwrap().remove(0).unwrap();
+    assert!(of_owner.sees(Seq(10)) && !of_owner.sees(Seq(11)), "nothing above the head");
+    assert_eq!(world.readable(guest, &[other]).await.unwrap(), [None]);
+    assert_eq!(world.readable(guest, &[]).await.unwrap(), []);
+}
+
 /// For dispatch: `after` < seq <= `through`, whoever asks.
 pub async fn the_log_is_read_by_exact_seq(store: Arc<dyn Store>) {
     let world = World(store);

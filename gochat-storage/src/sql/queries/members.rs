@@ -7,14 +7,14 @@ use diesel_async::RunQueryDsl;
 use gochat_core::{
     error::Code,
     ids::{ConversationId, Seq, UserId},
-    model::{JoinRequest, Member},
+    model::{JoinRequest, Member, Readable},
     time::Timestamp,
 };
 
-use super::{Conn, Fail, IN_MAX, limit, locked};
+use super::{Conn, Fail, IN_MAX, builder::Diesel, limit, locked, log::Pages};
 use crate::sql::{
     rows::MemberRow,
-    schema::{join_requests, members},
+    schema::{conversations, join_requests, members},
 };
 
 pub async fn current(conn: &mut Conn, id: ConversationId, after: Option<UserId>, rows: usize) -> Result<Vec<Member>, Fail> {
@@ -59,6 +59,30 @@ pub async fn intervals_of_one(conn: &mut Conn, id: ConversationId, user: UserId)
     let query = members::table.filter(members::conversation_id.eq(&id.as_bytes()[..]).and(members::user_id.eq(&user.as_bytes()[..])));
     let rows = locked!(query.order(members::join_seq).select(MemberRow::as_select())).load(conn).await?;
     rows.into_iter().map(MemberRow::into_member).collect()
+}
+
+/// The head and the reader's intervals of each of these conversations, in one statement per page: an entry that is stored behind
+/// a removal which the statement has not seen is above the head that it has seen (I4).
+pub async fn readable(conn: &mut Conn, reader: UserId, ids: Vec<ConversationId>) -> Result<Vec<Option<Readable>>, Fail> {
+    if let [id] = ids.as_slice() {
+        // The same text for every conversation, prepared once.
+        let (head_seq, intervals) = Diesel(conn).view(*id, reader).await?;
+        return Ok(vec![(!intervals.is_empty()).then_some(Readable { head_seq, intervals })]);
+    }
+    let mut found: HashMap<ConversationId, Readable> = HashMap::with_capacity(ids.len());
+    for page in ids.chunks(IN_MAX) {
+        let query = members::table
+            .inner_join(conversations::table.on(conversations::id.eq(members::conversation_id)))
+            .filter(members::user_id.eq(&reader.as_bytes()[..]).and(members::conversation_id.eq_any(page.iter().map(|id| &id.as_bytes()[..]))))
+            .order((members::conversation_id, members::join_seq))
+            .select((conversations::head_seq, MemberRow::as_select()));
+        for (head, row) in query.load::<(i64, MemberRow)>(conn).await? {
+            let member = row.into_member()?;
+            let readable = found.entry(member.conversation).or_insert_with(|| Readable { head_seq: Seq(head), intervals: Vec::with_capacity(1) });
+            readable.intervals.push(member);
+        }
+    }
+    Ok(ids.iter().map(|id| found.get(id).cloned()).collect())
 }
 
 pub async fn join_requests(conn: &mut Conn, id: ConversationId, rows: usize) -> Result<Vec<JoinRequest>, Fail> {

@@ -24,8 +24,9 @@ use gochat_core::{
     ids::{ConversationId, DeviceId, MessageId, PushJobId, Seq, UserId},
     limits::APPEND_DRAFTS_MAX,
     model::{
-        Caller, Connected, Conversation, ConversationView, Credential, Device, GroupAction, JoinRequest, LoginAttempt, Mark, Member, Message,
-        NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Refreshed, Rotation, User, UserStatus,
+        Caller, Connected, Conversation, ConversationView, Credential, Device, GroupAction, JoinRequest, Listed, LoginAttempt, Mark, Member, Message,
+        NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Readable, Refreshed, Rotation, User,
+        UserStatus,
     },
     ports::{AppendBatch, Appended, Changed, Conversations, Created, Devices, Messages, PushJobs, Users},
     time::Timestamp,
@@ -147,6 +148,15 @@ impl Conversations for Database {
 
     async fn conversations_of(&self, user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Result<Vec<ConversationView>> {
         self.read(move |conn| views::of_user(conn, user, before, limit).boxed()).await
+    }
+
+    async fn listed(&self, user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Result<Vec<Listed>> {
+        self.read(move |conn| views::listed(conn, user, before, limit).boxed()).await
+    }
+
+    async fn readable(&self, reader: UserId, ids: &[ConversationId]) -> Result<Vec<Option<Readable>>> {
+        let ids = ids.to_vec();
+        self.read(move |conn| members::readable(conn, reader, ids).boxed()).await
     }
 
     async fn members(&self, id: ConversationId, after: Option<UserId>, limit: usize) -> Result<Vec<Member>> {

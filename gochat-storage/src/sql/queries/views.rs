@@ -9,7 +9,7 @@ use diesel_async::RunQueryDsl;
 use gochat_core::{
     ids::{ConversationId, Seq, UserId},
     limits::UNREAD_MAX,
-    model::{ConversationKind, ConversationView, Member, MessageKind},
+    model::{ConversationKind, ConversationView, Listed, Member, MessageKind},
     time::Timestamp,
     unread::unread_range,
 };
@@ -37,6 +37,27 @@ pub async fn one(conn: &mut Conn, user: UserId, id: ConversationId) -> Result<Op
 }
 
 pub async fn of_user(conn: &mut Conn, user: UserId, before: Option<(Timestamp, ConversationId)>, rows: usize) -> Result<Vec<ConversationView>, Fail> {
+    let mut views = Vec::new();
+    for (conversation, member) in rows_of_user(conn, user, before, rows).await? {
+        views.push(view(conn, conversation, member).await?);
+    }
+    Ok(views)
+}
+
+pub async fn listed(conn: &mut Conn, user: UserId, before: Option<(Timestamp, ConversationId)>, rows: usize) -> Result<Vec<Listed>, Fail> {
+    let mut listed = Vec::new();
+    for (conversation, member) in rows_of_user(conn, user, before, rows).await? {
+        listed.push(row(conn, conversation, member).await?);
+    }
+    Ok(listed)
+}
+
+async fn rows_of_user(
+    conn: &mut Conn,
+    user: UserId,
+    before: Option<(Timestamp, ConversationId)>,
+    rows: usize,
+) -> Result<Vec<(ConversationRow, MemberRow)>, Fail> {
     let (active_at, id) = before.map_or((i64::MAX, Vec::new()), |(at, id)| (at.0, id.as_bytes().to_vec()));
     let behind = conversations::active_at.lt(active_at).or(conversations::active_at.eq(active_at).and(conversations::id.lt(id)));
     let query = members::table
@@ -46,28 +67,27 @@ pub async fn of_user(conn: &mut Conn, user: UserId, before: Option<(Timestamp, C
         .order((conversations::active_at.desc(), conversations::id.desc()))
         .limit(limit(rows))
         .select((ConversationRow::as_select(), MemberRow::as_select()));
-    let found: Vec<(ConversationRow, MemberRow)> = query.load(conn).await?;
-    let mut views = Vec::with_capacity(found.len());
-    for (conversation, member) in found {
-        views.push(view(conn, conversation, member).await?);
-    }
-    Ok(views)
+    Ok(query.load(conn).await?)
 }
 
+/// All of it as of the head that was read with the membership.
 async fn view(conn: &mut Conn, conversation: ConversationRow, member: MemberRow) -> Result<ConversationView, Fail> {
+    let listed = row(conn, conversation, member).await?;
+    let last_message = log::entry(conn, listed.conversation.id, listed.last_seq()).await?;
+    let unread = unread(conn, &listed.member, listed.conversation.head_seq).await?;
+    Ok(listed.with(last_message, unread))
+}
+
+async fn row(conn: &mut Conn, conversation: ConversationRow, member: MemberRow) -> Result<Listed, Fail> {
     let (conversation, member) = (conversation.into_conversation()?, member.into_member()?);
-    // All of it as of the head that was read with the membership.
-    let last = member.leave_seq.unwrap_or(conversation.head_seq).min(conversation.head_seq);
-    let last_message = log::entry(conn, conversation.id, last).await?;
-    let unread = unread(conn, &member, conversation.head_seq).await?;
-    let (peer, delivered, read) = match conversation.kind {
+    let (peer, peer_delivered_seq, peer_read_seq) = match conversation.kind {
         ConversationKind::Single => peer(conn, &member).await?,
         ConversationKind::Group => {
             let (delivered, read) = others(conn, &member).await?;
             (None, delivered, read)
         }
     };
-    Ok(ConversationView { conversation, member, peer, last_message, unread, peer_delivered_seq: delivered, peer_read_seq: read })
+    Ok(Listed { conversation, member, peer, peer_delivered_seq, peer_read_seq })
 }
 
 async fn unread(conn: &mut Conn, member: &Member, head: Seq) -> Result<i64, Fail> {
