@@ -10,7 +10,9 @@
 //! concerned, side by side. The Cluster client of the driver refuses pipelines over several slots, so the map of the slots is
 //! kept here ([`slots`]).
 //!
-//! Everything in Redis can be told again: routes by gateways, copies by the store. Losing all of it loses nothing.
+//! Everything in Redis can be told again: routes by gateways, copies by the store. Losing all of it loses nothing. Dropping single
+//! keys is another matter: a refusal of old copies must not go before its time, so Redis runs with `maxmemory-policy noeviction`
+//! or `volatile-lru`, not with one that prefers what ends soon.
 //!
 //! Invariant: a server that is away costs a call one response timeout at most, and only those calls that were on their way;
 //! later ones are refused at once until it answers again.
@@ -100,6 +102,7 @@ struct Inner {
 struct Cluster {
     slots: RwLock<Arc<Slots>>,
     refreshing: AtomicBool,
+    /// When the map was last asked for in the background.
     refreshed: Mutex<Option<Instant>>,
 }
 
@@ -317,7 +320,13 @@ impl Redis {
                 let node = self.node_at(&batch.node, host, port.parse().ok()?)?;
                 Some(Sending { node, asking: kind == ServerErrorKind::Ask, ..sending })
             }
-            ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown => {
+            ServerErrorKind::ReadOnly => {
+                // It has become a replica: its name may lead to another server by now.
+                batch.node.reconnect();
+                self.refresh_soon();
+                None
+            }
+            ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown => {
                 self.refresh_soon();
                 None
             }
@@ -360,6 +369,7 @@ impl Redis {
             return;
         }
         if !cluster.refreshing.swap(true, Ordering::AcqRel) {
+            *cluster.refreshed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             let redis = self.clone();
             self.0.runtime.spawn(async move {
                 let _ = redis.refresh().await;
@@ -389,7 +399,6 @@ impl Redis {
             let slots = Slots::of(&ranges, find);
             if !slots.nodes().is_empty() {
                 *cluster.slots.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(slots);
-                *cluster.refreshed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 return true;
             }
         }

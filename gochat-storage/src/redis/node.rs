@@ -131,6 +131,12 @@ impl Node {
         }
     }
 
+    /// Leaves the connection that there is for a new one.
+    pub fn reconnect(self: &Arc<Self>) {
+        let generation = self.state().generation;
+        self.lost(generation);
+    }
+
     fn mend(self: &Arc<Self>, state: &mut State) {
         if !state.mending {
             state.mending = true;
