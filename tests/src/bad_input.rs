@@ -38,8 +38,11 @@ struct Scene {
 impl Scene {
     async fn open() -> Scene {
         let server = Sandbox::start().await;
-        let [ana, bo, eve] =
-            [User::register(server.address(), "ana").await, User::register(server.address(), "bo").await, User::register(server.address(), "eve").await];
+        let [ana, bo, eve] = [
+            User::register(server.address(), "ana").await,
+            User::register(server.address(), "bo").await,
+            User::register(server.address(), "eve").await,
+        ];
         let (chat, group) = (ana.single(&bo).await, ana.group("Lunch", &[&bo]).await);
         ana.say(&chat, "a secret").await;
         Scene { server, ana, bo, eve, chat, group }

@@ -16,7 +16,8 @@ use gochat_core::{
     ids::{ClientMsgId, ConversationId, DeviceId, GatewayId, MessageId, Seq, UserId},
     model::{Body, ConversationKind, Draft, GroupAction, JoinMode, MessageKind, NewConversation, NewUser, PayloadHash},
     ports::{
-        Ack, AppendBatch, Bus, Conversations, Delivery, Downstream, Messages, Payload, Record, Route, Routes, Stored, Subscription, Task, Topic, Users,
+        Ack, AppendBatch, Bus, Conversations, Delivery, Downstream, Messages, Payload, Record, Route, Routes, Stored, Subscription, Task, Topic,
+        Users,
     },
     time::Timestamp,
 };

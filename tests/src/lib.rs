@@ -28,9 +28,9 @@ mod docs;
 #[cfg(test)]
 mod drain;
 #[cfg(test)]
-mod flows;
-#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod flows;
 #[cfg(test)]
 mod generated;
 #[cfg(test)]

@@ -151,7 +151,11 @@ impl Sandbox {
         let (admin, token) = self.operators();
         let made = provision(admin, token, json!({"users": size, "prefix": prefix, "groups": [{"members": size}]})).await;
         let users = made["users"].as_array().unwrap().iter().map(|user| user["access_token"].as_str().unwrap().to_owned()).collect();
-        Crowd { addresses: self.gateways.iter().map(Running::address).collect(), conversation: made["conversations"][0]["id"].as_str().unwrap().into(), tokens: users }
+        Crowd {
+            addresses: self.gateways.iter().map(Running::address).collect(),
+            conversation: made["conversations"][0]["id"].as_str().unwrap().into(),
+            tokens: users,
+        }
     }
 }
 

@@ -6,7 +6,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use super::{Logic, dispatched::Done};
-use crate::{dispatch::Entry, error::{Code, Error, Result}, ids::Seq, limits::PAGE_MAX, model::Conversation};
+use crate::{
+    dispatch::Entry,
+    error::{Code, Error, Result},
+    ids::Seq,
+    limits::PAGE_MAX,
+    model::Conversation,
+};
 
 /// Rows looked at in one step: a step takes a few milliseconds and no lock.
 const SCAN_ROWS: usize = 2000;

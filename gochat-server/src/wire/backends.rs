@@ -18,18 +18,18 @@ use gochat_core::{
 };
 #[cfg(feature = "mysql")]
 use gochat_storage::mysql;
+use gochat_storage::{
+    local::{LocalCache, LocalRoutes},
+    sqlite,
+};
 #[cfg(feature = "redis")]
 use gochat_storage::{
     redis::{Redis, RedisCache, RedisRoutes, RedisSettings},
     tiered::TieredCache,
 };
-use gochat_storage::{
-    local::{LocalCache, LocalRoutes},
-    sqlite,
-};
-use gochat_transport::bus::{LocalBus, LocalBusSettings};
 #[cfg(feature = "kafka")]
 use gochat_transport::bus::{KafkaBus, KafkaSettings};
+use gochat_transport::bus::{LocalBus, LocalBusSettings};
 #[cfg(feature = "grpc")]
 use gochat_transport::grpc::{ClientSettings, LogicClient, RepoClient};
 
@@ -73,9 +73,7 @@ impl Database {
             readers: config.store_connections,
             ..mysql::MysqlSettings::new(&config.store_url)
         };
-        let database = readiness
-            .wait_for("the store", async || mysql::connect(&settings).await)
-            .await?;
+        let database = readiness.wait_for("the store", async || mysql::connect(&settings).await).await?;
         let durability = database.durability();
         tracing::info!("the store: {durability}");
         for problem in durability.problems() {
@@ -140,12 +138,8 @@ impl Shared {
         #[cfg(feature = "redis")]
         return Ok(Shared {
             redis: Some(
-                Redis::connect(RedisSettings {
-                    urls: config.redis_urls.0.clone(),
-                    prefix: config.redis_prefix.clone(),
-                    ..RedisSettings::default()
-                })
-                .await?,
+                Redis::connect(RedisSettings { urls: config.redis_urls.0.clone(), prefix: config.redis_prefix.clone(), ..RedisSettings::default() })
+                    .await?,
             ),
         });
         #[cfg(not(feature = "redis"))]

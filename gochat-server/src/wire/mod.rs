@@ -36,6 +36,8 @@ use gochat_core::{
     task::{PushSettings, TaskPorts, TaskRole},
     time::{Clock, IdGenerator},
 };
+#[cfg(feature = "grpc")]
+use gochat_transport::grpc;
 use gochat_transport::{
     bus::WireBus,
     gateway::{
@@ -43,8 +45,6 @@ use gochat_transport::{
         http::{HttpRates, Rate},
     },
 };
-#[cfg(feature = "grpc")]
-use gochat_transport::grpc;
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::watch,
@@ -93,14 +93,7 @@ pub struct Parts {
 
 impl Default for Parts {
     fn default() -> Self {
-        Parts {
-            roles: Roles::ALL,
-            clock: Arc::new(SystemClock),
-            ids: Arc::new(SystemIds),
-            hooks: Vec::new(),
-            push: None,
-            records_as_bytes: false,
-        }
+        Parts { roles: Roles::ALL, clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), hooks: Vec::new(), push: None, records_as_bytes: false }
     }
 }
 
@@ -250,19 +243,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running> {
     }
     start.readiness.ready();
     let Start { secrets, readiness, tasks, .. } = start;
-    Ok(Running {
-        address,
-        admin_address,
-        admin_token: secrets.admin_token,
-        gateway,
-        bus,
-        database,
-        readiness,
-        stop,
-        fault,
-        tasks,
-        _lock: lock,
-    })
+    Ok(Running { address, admin_address, admin_token: secrets.admin_token, gateway, bus, database, readiness, stop, fault, tasks, _lock: lock })
 }
 
 /// Brings the schema of the store up to date, and closes it again.
@@ -312,9 +293,10 @@ impl Start {
             operators: operators.clone(),
         });
         let stopped = self.stopped.clone();
-        self.spawn("admin listener", async move {
-            axum::serve(listener, router).with_graceful_shutdown(until(stopped)).await.map_err(Error::internal)
-        });
+        self.spawn(
+            "admin listener",
+            async move { axum::serve(listener, router).with_graceful_shutdown(until(stopped)).await.map_err(Error::internal) },
+        );
         let file = self.config.data.join("admin-address");
         fs::write(file, address.to_string()).map_err(|error| refuse(format!("admin-address: {error}"), error))?;
         Ok((Some(address), operators, metrics))
@@ -326,13 +308,7 @@ impl Start {
         Ok(Arc::new(Tokens::new(settings, &[self.secrets.token_seed.clone()])?))
     }
 
-    fn logic(
-        &mut self,
-        ports: &Ports,
-        store: Arc<dyn Store>,
-        dispatcher: Arc<Dispatcher>,
-        operators: &OnceLock<Operators>,
-    ) -> Result<Arc<Logic>> {
+    fn logic(&mut self, ports: &Ports, store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>, operators: &OnceLock<Operators>) -> Result<Arc<Logic>> {
         let config = &self.config;
         let mut passwords =
             PasswordSettings { iterations: config.password_iterations, thread_start: system::give_way, ..PasswordSettings::default() };
@@ -369,8 +345,7 @@ impl Start {
             Some(push) => push,
             None => provider(config, self.parts.clock.clone())?,
         };
-        let settings =
-            PushSettings { title: config.push_title.clone(), text: config.push_text.clone(), include_text: config.push_include_text };
+        let settings = PushSettings { title: config.push_title.clone(), text: config.push_text.clone(), include_text: config.push_include_text };
         let ports = TaskPorts {
             store,
             bus: ports.bus.clone(),

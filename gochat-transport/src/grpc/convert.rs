@@ -8,8 +8,8 @@ use gochat_core::{
     ids::{ConversationId, DeviceId, PushJobId, Seq, UserId},
     model::{
         Caller, Connected, Conversation, ConversationKind, ConversationView, Credential, Device, Draft, GroupAction, IdempotencyKey, JoinMode,
-        JoinRequest, LoginAttempt, LoginOutcome, Mark, Member, Message, NewConversation, NewPushJob, NewSession, NewUser, PayloadHash, ProfileChange,
-        PushJob, PushLogEntry, PushOutcome, Refreshed, Role, Rotation, User, UserStatus,
+        JoinRequest, Listed, LoginAttempt, LoginOutcome, Mark, Member, Message, NewConversation, NewPushJob, NewSession, NewUser, PayloadHash,
+        ProfileChange, PushJob, PushLogEntry, PushOutcome, Refreshed, Role, Rotation, User, UserStatus,
     },
     ports::{
         AppendBatch, Appended, Changed, CreateConversation, Created, HistoryPage, HistoryQuery, LoginRequest, Page, RegisterRequest, Session,
@@ -128,6 +128,12 @@ structs! {
         same unread;
         wire peer_delivered_seq peer_read_seq;
     }
+    Listed = pb::Listed {
+        need conversation member;
+        maybe peer;
+        wire peer_delivered_seq peer_read_seq;
+    }
+    Readable = pb::Readable { wire head_seq; list intervals; }
     JoinRequest = pb::JoinRequest { wire conversation_id user_id created_at; }
     Mark = bus::Marks { wire conversation user read_seq delivered_seq; }
     AppendBatch = pb::AppendBatch { list drafts dispatched; }
@@ -197,6 +203,8 @@ lists! {
     LoginAttempt = LoginAttempts;
     Option<Conversation> = MaybeConversations;
     ConversationView = ConversationViews;
+    Listed = ListedRows;
+    Option<Readable> = MaybeReadables;
     Member = Members;
     Vec<Member> = MemberLists;
     JoinRequest = JoinRequests;
@@ -228,6 +236,7 @@ optional! {
     i64 = Epoch;
     Conversation = MaybeConversation;
     ConversationView = MaybeConversationView;
+    Readable = MaybeReadable;
 }
 
 /// One item's outcome in a batch.

@@ -10,8 +10,9 @@ use gochat_core::{
     error::{Code, Result},
     ids::{ConversationId, DeviceId, MessageId, PushJobId, Seq, UserId},
     model::{
-        Caller, Connected, Conversation, ConversationView, Credential, Device, GroupAction, JoinRequest, LoginAttempt, Mark, Member, Message,
-        NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Refreshed, Rotation, User, UserStatus,
+        Caller, Connected, Conversation, ConversationView, Credential, Device, GroupAction, JoinRequest, Listed, LoginAttempt, Mark, Member, Message,
+        NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Readable, Refreshed, Rotation, User,
+        UserStatus,
     },
     ports::{AppendBatch, Appended, Changed, Conversations, Created, Devices, Messages, PushJobs, Store, Users},
     time::Timestamp,
@@ -64,6 +65,8 @@ remote! {
         Read conversations(ids: &[ConversationId]) -> Vec<Option<Conversation>> = ConversationsRequest;
         Read conversation_view(user: UserId, id: ConversationId) -> Option<ConversationView> = ConversationViewRequest;
         Read conversations_of(user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Vec<ConversationView> = ConversationsOfRequest;
+        Read listed(user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Vec<Listed> = ListedRequest;
+        Read readable(reader: UserId, ids: &[ConversationId]) -> Vec<Option<Readable>> = ReadableRequest;
         Read members(id: ConversationId, after: Option<UserId>, limit: usize) -> Vec<Member> = MembersRequest;
         Read members_at(id: ConversationId, seq: Seq, after: Option<UserId>, limit: usize) -> Vec<UserId> = MembersAtRequest;
         Read memberships(id: ConversationId, users: &[UserId]) -> Vec<Vec<Member>> = MembershipsRequest;
