@@ -9,7 +9,7 @@ use gochat_core::{
     model::{
         Caller, Connected, Conversation, ConversationKind, ConversationView, Credential, Device, Draft, GroupAction, IdempotencyKey, JoinMode,
         JoinRequest, Listed, LoginAttempt, LoginOutcome, Mark, Member, Message, NewConversation, NewPushJob, NewSession, NewUser, PayloadHash,
-        ProfileChange, PushJob, PushLogEntry, PushOutcome, Refreshed, Role, Rotation, User, UserStatus,
+        ProfileChange, PushJob, PushLogEntry, PushOutcome, Readable, Refreshed, Role, Rotation, User, UserStatus,
     },
     ports::{
         AppendBatch, Appended, Changed, CreateConversation, Created, HistoryPage, HistoryQuery, LoginRequest, Page, RegisterRequest, Session,

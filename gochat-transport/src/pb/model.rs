@@ -583,6 +583,43 @@ pub struct ConversationViews {
     #[prost(message, repeated, tag = "1")]
     pub items: ::prost::alloc::vec::Vec<ConversationView>,
 }
+/// A row of a user's list, without what has to be read from the log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Listed {
+    #[prost(message, optional, tag = "1")]
+    pub conversation: ::core::option::Option<Conversation>,
+    #[prost(message, optional, tag = "2")]
+    pub member: ::core::option::Option<Member>,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub peer: ::core::option::Option<::prost::bytes::Bytes>,
+    #[prost(int64, tag = "4")]
+    pub peer_delivered_seq: i64,
+    #[prost(int64, tag = "5")]
+    pub peer_read_seq: i64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListedRows {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<Listed>,
+}
+/// How far a conversation can be read by one user.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Readable {
+    #[prost(int64, tag = "1")]
+    pub head_seq: i64,
+    #[prost(message, repeated, tag = "2")]
+    pub intervals: ::prost::alloc::vec::Vec<Member>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MaybeReadable {
+    #[prost(message, optional, tag = "1")]
+    pub value: ::core::option::Option<Readable>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MaybeReadables {
+    #[prost(message, repeated, tag = "1")]
+    pub items: ::prost::alloc::vec::Vec<MaybeReadable>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConversationViewPage {
     #[prost(message, repeated, tag = "1")]

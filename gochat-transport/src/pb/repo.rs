@@ -125,6 +125,22 @@ pub struct ConversationsOfRequest {
     pub limit: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListedRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub user: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub before: ::core::option::Option<super::model::Activity>,
+    #[prost(uint64, tag = "3")]
+    pub limit: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadableRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub reader: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub ids: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MembersRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub id: ::prost::bytes::Bytes,
@@ -856,6 +872,54 @@ pub mod repo_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        pub async fn listed(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::model::ListedRows>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/gochat.v1.repo.RepoService/Listed",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("gochat.v1.repo.RepoService", "Listed"));
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn readable(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadableRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::model::MaybeReadables>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/gochat.v1.repo.RepoService/Readable",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("gochat.v1.repo.RepoService", "Readable"));
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn members(
             &mut self,
             request: impl tonic::IntoRequest<super::MembersRequest>,
@@ -1431,6 +1495,20 @@ pub mod repo_service_server {
             request: tonic::Request<super::ConversationsOfRequest>,
         ) -> std::result::Result<
             tonic::Response<super::super::model::ConversationViews>,
+            tonic::Status,
+        >;
+        async fn listed(
+            &self,
+            request: tonic::Request<super::ListedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::model::ListedRows>,
+            tonic::Status,
+        >;
+        async fn readable(
+            &self,
+            request: tonic::Request<super::ReadableRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::super::model::MaybeReadables>,
             tonic::Status,
         >;
         async fn members(
@@ -2562,6 +2640,96 @@ pub mod repo_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ConversationsOfSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/gochat.v1.repo.RepoService/Listed" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListedSvc<T: RepoService>(pub Arc<T>);
+                    impl<
+                        T: RepoService,
+                    > tonic::server::UnaryService<super::ListedRequest>
+                    for ListedSvc<T> {
+                        type Response = super::super::model::ListedRows;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RepoService>::listed(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/gochat.v1.repo.RepoService/Readable" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadableSvc<T: RepoService>(pub Arc<T>);
+                    impl<
+                        T: RepoService,
+                    > tonic::server::UnaryService<super::ReadableRequest>
+                    for ReadableSvc<T> {
+                        type Response = super::super::model::MaybeReadables;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadableRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RepoService>::readable(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadableSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
