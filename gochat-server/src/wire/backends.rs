@@ -71,6 +71,7 @@ impl Database {
         let settings = mysql::MysqlSettings {
             writers: config.store_connections,
             readers: config.store_connections,
+            migrate: true,
             ..mysql::MysqlSettings::new(&config.store_url)
         };
         let database = readiness.wait_for("the store", async || mysql::connect(&settings).await).await?;

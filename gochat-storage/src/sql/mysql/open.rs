@@ -161,8 +161,8 @@ struct Variable {
 /// the same time do it one after the other, under a lock of the server; an interrupted migration is run again.
 ///
 /// # Errors
-/// `UNAVAILABLE` if the server is away, another instance takes too long, the schema is newer than this version, or a statement
-/// fails.
+/// `UNAVAILABLE` if the server is away, another instance takes too long or a statement fails; `INVALID_REQUEST` if the schema is
+/// newer than this version.
 pub async fn migrate(url: &str) -> Result<Vec<String>> {
     let mut conn = Connector::patient(url).connect().await?;
     // Locks belong to the server, not to a database; the name has at most 64 characters.
@@ -205,7 +205,7 @@ fn compare(conn: &mut AsyncConnectionWrapper<Conn>) -> Result<Vec<String>> {
     let applied: Vec<String> = conn.applied_migrations().map_err(failed)?.iter().map(ToString::to_string).collect();
     if let Some(newer) = applied.iter().find(|version| !known.contains(version)) {
         return Err(Error::new(
-            Code::Unavailable,
+            Code::InvalidRequest,
             format!("the database holds schema version {newer}, which this version of GoChat does not know; start the newer version that made it"),
         ));
     }
