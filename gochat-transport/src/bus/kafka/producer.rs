@@ -205,9 +205,16 @@ fn failed(shared: &Shared, records: u64, code: RDKafkaErrorCode) {
     tracing::debug!(target: "librdkafka", %code, records, "records were not delivered");
 }
 
-/// A topic that is not there, as against brokers that are not.
+/// A topic that is not there, as against brokers that are not. `BrokerDestroy` is what records get that waited in a partition when
+/// it went away with its topic.
 fn is_absent(code: RDKafkaErrorCode) -> bool {
-    matches!(code, RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition)
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::BrokerDestroy
+    )
 }
 
 /// The one producer of a bus.
