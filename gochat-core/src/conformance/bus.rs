@@ -269,16 +269,24 @@ pub async fn a_partition_has_one_batch_out_at_a_time(bus: Arc<dyn Bus>) {
         assert!(rounds < 1000, "{} records do not come", missing.len());
         let mut out = Vec::new();
         let mut partitions = HashSet::new();
-        while let Ok(batch) = timeout(WHILE, subscribers[out.len() % 2].next(40)).await {
+        // In turn, until neither has anything.
+        let (mut turn, mut silent) = (rounds, 0);
+        while silent < 2 {
+            turn += 1;
+            let Ok(batch) = timeout(WHILE, subscribers[turn % 2].next(40)).await else {
+                silent += 1;
+                continue;
+            };
             let batch = batch.unwrap();
             assert!(partitions.insert(batch.position.partition), "two batches of partition {} are out", batch.position.partition);
-            out.push(batch);
+            out.push((turn % 2, batch));
+            silent = 0;
         }
-        for (at, batch) in out.into_iter().enumerate() {
+        for (at, batch) in out {
             for record in &batch.records {
                 assert!(missing.remove(&number(record)), "{} came twice", number(record));
             }
-            subscribers[at % 2].commit(batch.position).await.unwrap();
+            subscribers[at].commit(batch.position).await.unwrap();
         }
     }
 }
