@@ -125,6 +125,18 @@ async fn drain(subscription: &dyn Subscription) -> Vec<Record> {
     records
 }
 
+/// As many records as are to come, committed, and whatever comes beside them; ends when nothing more came for a while.
+async fn drain_all(subscription: &dyn Subscription, count: usize) -> Vec<Record> {
+    let mut records = Vec::new();
+    while records.len() < count {
+        let batch = timeout(SOON, subscription.next(1000)).await.unwrap_or_else(|_| panic!("{} of {count} records came", records.len())).unwrap();
+        records.extend(batch.records);
+        subscription.commit(batch.position).await.unwrap();
+    }
+    records.extend(drain(subscription).await);
+    records
+}
+
 /// Every kind of record, from both ways in; nothing of none is nothing.
 pub async fn records_arrive_as_they_were_given(bus: Arc<dyn Bus>) {
     let (key, gateway) = (key(), Topic::Downstream(gateway()));
@@ -136,7 +148,7 @@ pub async fn records_arrive_as_they_were_given(bus: Arc<dyn Bus>) {
         assert!(timeout(WHILE, subscription.next(10)).await.is_err(), "a batch of nothing");
         bus.offer(&topic, vec![record.clone()]).unwrap();
         let _ = bus.publish(&topic, vec![record.clone()]).await.unwrap();
-        assert_eq!(drain(&*subscription).await, [record.clone(), record], "on {}", topic.name());
+        assert_eq!(drain_all(&*subscription, 2).await, [record.clone(), record], "on {}", topic.name());
     }
 }
 
@@ -215,7 +227,7 @@ pub async fn what_is_not_committed_comes_again_after_its_release(bus: Arc<dyn Bu
     let again = next_of(&*subscription, key, 1).await;
     assert_eq!(numbers(&again, key), [3], "a smaller batch is allowed at any time");
     subscription.commit(again.position).await.unwrap();
-    assert_eq!(drain(&*subscription).await.iter().map(number).collect::<Vec<_>>(), [4, 5, 6], "what was committed is gone");
+    assert_eq!(drain_all(&*subscription, 3).await.iter().map(number).collect::<Vec<_>>(), [4, 5, 6], "what was committed is gone");
 }
 
 /// A consumer that died held a batch: the next subscriber gets it, also one that waits already.
@@ -257,16 +269,24 @@ pub async fn a_partition_has_one_batch_out_at_a_time(bus: Arc<dyn Bus>) {
         assert!(rounds < 1000, "{} records do not come", missing.len());
         let mut out = Vec::new();
         let mut partitions = HashSet::new();
-        while let Ok(batch) = timeout(WHILE, subscribers[out.len() % 2].next(40)).await {
+        // In turn, until neither has anything.
+        let (mut turn, mut silent) = (rounds, 0);
+        while silent < 2 {
+            turn += 1;
+            let Ok(batch) = timeout(WHILE, subscribers[turn % 2].next(40)).await else {
+                silent += 1;
+                continue;
+            };
             let batch = batch.unwrap();
             assert!(partitions.insert(batch.position.partition), "two batches of partition {} are out", batch.position.partition);
-            out.push(batch);
+            out.push((turn % 2, batch));
+            silent = 0;
         }
-        for (at, batch) in out.into_iter().enumerate() {
+        for (at, batch) in out {
             for record in &batch.records {
                 assert!(missing.remove(&number(record)), "{} came twice", number(record));
             }
-            subscribers[at % 2].commit(batch.position).await.unwrap();
+            subscribers[at].commit(batch.position).await.unwrap();
         }
     }
 }
@@ -330,12 +350,13 @@ pub async fn a_full_bus_refuses_a_whole_offer_and_takes_it_later(bus: Arc<dyn Bu
             others.len() + 1
         }
     };
-    let arrived = drain(&*subscription).await;
+    let arrived = drain_all(&*subscription, taken + accepted as usize).await;
     let (mixed_in, alone): (Vec<i64>, Vec<i64>) = arrived.iter().map(number).partition(|number| *number < 0);
-    assert_eq!(alone, (1..=accepted).collect::<Vec<_>>(), "exactly what was accepted, in order");
+    // Too many to be shown.
+    assert!(alone.iter().copied().eq(1..=accepted), "{} of {accepted} came, or in another order", alone.len());
     assert_eq!(mixed_in.len(), taken, "all of a batch or none of it");
     bus.offer(&Topic::Upstream, mixed()).unwrap();
-    assert_eq!(drain(&*subscription).await.len(), others.len() + 1);
+    assert_eq!(drain_all(&*subscription, others.len() + 1).await.len(), others.len() + 1);
 }
 
 /// What must not be refused any more: publications larger than any queue get through once somebody consumes.
@@ -374,7 +395,7 @@ pub async fn a_receipt_is_good_when_no_crash_can_lose_the_records(bus: Arc<dyn B
     let mut receipt = bus.publish(&Topic::Task, keys.iter().map(|key| task(*key, 1)).collect()).await.unwrap();
     if receipt.is_kept() {
         receipt.safe().await.unwrap();
-        assert_eq!(drain(&*subscription).await.len(), keys.len());
+        assert_eq!(drain_all(&*subscription, keys.len()).await.len(), keys.len());
         return;
     }
     let not_yet = "the records are not committed yet";
@@ -401,6 +422,6 @@ pub async fn the_topics_of_gateways_are_kept_apart(bus: Arc<dyn Bus>) {
         drop(bus.publish(&one, vec![downstream(n)]).await.unwrap());
         drop(bus.publish(&two, vec![downstream(100 + n)]).await.unwrap());
     }
-    assert_eq!(drain(&*first).await.iter().map(number).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
-    assert_eq!(drain(&*second).await.iter().map(number).collect::<Vec<_>>(), (101..=150).collect::<Vec<_>>());
+    assert_eq!(drain_all(&*first, 50).await.iter().map(number).collect::<Vec<_>>(), (1..=50).collect::<Vec<_>>());
+    assert_eq!(drain_all(&*second, 50).await.iter().map(number).collect::<Vec<_>>(), (101..=150).collect::<Vec<_>>());
 }

@@ -6,7 +6,10 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,6 +23,18 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{SOON, key, next, number, settings, task, upstream};
+
+/// Below the ports that clients' sockets take; none is given twice.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(19_100);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 19_200, "no free port");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 struct Broker {
     folder: PathBuf,
@@ -35,9 +50,7 @@ impl Broker {
         assert!(jars.is_dir(), "no jars of Kafka in {}: run ./deploy/local.sh up --servers-only, or set GOCHAT_TEST_KAFKA_JARS", jars.display());
         let folder = std::env::temp_dir().join(format!("gochat-kafka-{}", Uuid::new_v4().simple()));
         std::fs::create_dir_all(&folder).unwrap();
-        // Below the ports that clients' sockets take.
-        let mut free = (19_100..19_200).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-        let (port, controller) = (free.next().unwrap(), free.next().unwrap());
+        let (port, controller) = (free_port(), free_port());
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\

@@ -142,7 +142,7 @@ async fn what_no_record_holds_arrives_in_parts() {
 async fn a_gateway_hears_what_comes_after_it_subscribed_and_nothing_before() {
     with(settings(), |bus| async move {
         let gateway = gateway();
-        bus.ensure_topics(&[gateway.clone()]).await.unwrap();
+        bus.ensure_topics(std::slice::from_ref(&gateway)).await.unwrap();
         for round in 0..4_u64 {
             let publish = |n| bus.publish(&gateway, vec![downstream(10 * round + n)]);
             publish(1).await.unwrap().safe().await.unwrap();
@@ -188,7 +188,7 @@ async fn a_gateway_that_is_not_there_loses_its_hints_quickly_and_hears_again_whe
         assert_eq!(heard.await.unwrap(), [2]);
         other.close().await.unwrap();
         // Gone again, with a record under way or not.
-        bus.delete_topics(&[gateway.clone()]).await.unwrap();
+        bus.delete_topics(std::slice::from_ref(&gateway)).await.unwrap();
         for round in 0..3 {
             let started = Instant::now();
             bus.publish(&gateway, vec![downstream(1)]).await.unwrap().safe().await.unwrap();

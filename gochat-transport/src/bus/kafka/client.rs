@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Mutex,
-        atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -54,7 +54,8 @@ const DOWN: u8 = 2;
 pub(super) struct Shared {
     brokers: String,
     state: AtomicU8,
-    /// When a failure was last logged, as the number of failures then.
+    /// Records failed since the last one was kept.
+    failing: AtomicBool,
     pub produced: AtomicU64,
     pub delivered: AtomicU64,
     pub failed: AtomicU64,
@@ -71,6 +72,7 @@ impl Shared {
         Shared {
             brokers: settings.brokers.clone(),
             state: AtomicU8::new(UNKNOWN),
+            failing: AtomicBool::new(false),
             produced: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -98,6 +100,23 @@ impl Shared {
     pub fn down(&self, reason: &str) {
         if self.state.swap(DOWN, Ordering::Relaxed) != DOWN {
             tracing::warn!(brokers = self.brokers, reason, "kafka does not answer; trying again until it does");
+        }
+    }
+
+    /// A record is kept.
+    pub fn kept(&self) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        if self.failing.load(Ordering::Relaxed) {
+            self.failing.store(false, Ordering::Relaxed);
+        }
+        self.up();
+    }
+
+    /// Records failed. Logged once until one is kept again.
+    pub fn lost(&self, records: u64, code: RDKafkaErrorCode) {
+        self.failed.fetch_add(records, Ordering::Relaxed);
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%code, "records do not get into kafka");
         }
     }
 

@@ -186,9 +186,8 @@ impl ProducerContext for Reports {
         };
         match failure {
             None => {
-                self.shared.delivered.fetch_add(1, Ordering::Relaxed);
                 self.room.moved.store(monotonic_ms(self.room.start), Ordering::Relaxed);
-                self.shared.up();
+                self.shared.kept();
             }
             Some(code) => failed(&self.shared, 1, code),
         }
@@ -199,15 +198,25 @@ impl ProducerContext for Reports {
     }
 }
 
-/// Every failure is counted; those that are not the caller's to see are told here, each burst of them once.
+/// Every failure is counted. A topic that is not there is for the caller to judge: it may be a gateway's that was removed.
 fn failed(shared: &Shared, records: u64, code: RDKafkaErrorCode) {
-    shared.failed.fetch_add(records, Ordering::Relaxed);
-    tracing::debug!(target: "librdkafka", %code, records, "records were not delivered");
+    if is_absent(code) {
+        shared.failed.fetch_add(records, Ordering::Relaxed);
+    } else {
+        shared.lost(records, code);
+    }
 }
 
-/// A topic that is not there, as against brokers that are not.
+/// A topic that is not there, as against brokers that are not. `BrokerDestroy` is what records get that waited in a partition when
+/// it went away with its topic.
 fn is_absent(code: RDKafkaErrorCode) -> bool {
-    matches!(code, RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownPartition)
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::BrokerDestroy
+    )
 }
 
 /// The one producer of a bus.

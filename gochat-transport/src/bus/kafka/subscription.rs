@@ -482,14 +482,15 @@ impl Watch {
     fn gain(&self, partitions: &[i32]) {
         let Some(consumer) = self.me.get().and_then(Weak::upgrade) else { return };
         for &partition in partitions {
+            lock(&self.lanes.state).lanes.insert(partition, Lane::default());
             let Some(mut queue) = consumer.split_partition_queue(&self.lanes.plan.topic, partition) else {
-                tracing::error!(topic = self.lanes.plan.topic, partition, "no such partition");
+                // Its records come with the events then, without a bound of their own.
+                tracing::error!(topic = self.lanes.plan.topic, partition, "no queue for the partition");
                 continue;
             };
             let lanes = Arc::downgrade(&self.lanes);
             queue.set_nonempty_callback(move || lanes.upgrade().iter().for_each(|lanes| lanes.wake.wake()));
             lock(&self.queues).insert(partition, queue);
-            lock(&self.lanes.state).lanes.insert(partition, Lane::default());
         }
         self.lanes.wake.wake();
     }
