@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use diesel_async::{AsyncMysqlConnection, RunQueryDsl};
+use diesel_async::{AsyncMysqlConnection, RunQueryDsl, methods::LoadQuery};
 use futures_util::{FutureExt, future::BoxFuture};
 use gochat_core::{
     error::{Code, Error, Result},
@@ -47,7 +47,7 @@ use append::{Batch, Columns};
 use lanes::Lane;
 use open::Connector;
 use queries::builder::Diesel;
-use statement::{Statement, padded};
+use statement::{Statement, Union, padded};
 use units::{Counters, count};
 
 pub use open::{Durability, migrate};
@@ -61,6 +61,9 @@ const PACKET_BYTES_MIN: usize = 1 << 20;
 const PACKET_BYTES_MAX: usize = 16 << 20;
 /// Rows in one INSERT of the query builder's.
 const INSERT_ROWS_MAX: usize = 1000;
+
+/// Queries in one UNION.
+const UNION_MAX: usize = 100;
 
 /// How the store runs. The defaults suit a server of its own with one to eight `repo` processes.
 #[derive(Clone)]
@@ -288,6 +291,29 @@ macro_rules! taken {
     };
 }
 use taken;
+
+/// The rows of all these queries, which are alike, in one statement.
+async fn load_each<Q, R>(conn: &mut Conn, queries: Vec<Q>) -> Result<Vec<R>, Fail>
+where
+    Q: for<'q> LoadQuery<'q, Conn, R>,
+    Union<Q>: for<'q> LoadQuery<'q, Conn, R>,
+    R: Send,
+{
+    let mut rows = Vec::with_capacity(queries.len());
+    let mut queries = queries.into_iter();
+    loop {
+        let mut some: Vec<Q> = queries.by_ref().take(UNION_MAX).collect();
+        rows.extend(match (some.pop(), some.is_empty()) {
+            (None, _) => return Ok(rows),
+            // Alone it is the same text each time, and stays prepared.
+            (Some(only), true) => RunQueryDsl::load::<R>(only, conn).await?,
+            (Some(last), false) => {
+                some.push(last);
+                RunQueryDsl::load::<R>(Union(some), conn).await?
+            }
+        });
+    }
+}
 
 /// Stores a message unless its idempotency key is there; `false`: it is. Only that key is let pass: a seq that is taken
 /// stays an error. (`INSERT IGNORE` would let everything pass, and cut what is too long.)

@@ -26,6 +26,7 @@ use crossbeam_channel::{TrySendError, bounded};
 use diesel::{BoolExpressionMethods, ExpressionMethods, JoinOnDsl, OptionalExtension, QueryDsl, SelectableHelper, SqliteConnection};
 use diesel_async::{
     RunQueryDsl,
+    methods::LoadQuery,
     sync_connection_wrapper::{SpawnBlocking, SyncConnectionWrapper},
 };
 use futures_util::future::BoxFuture;
@@ -266,6 +267,19 @@ macro_rules! taken {
     };
 }
 use taken;
+
+/// The rows of all these queries, which are alike: each is prepared already.
+async fn load_each<Q, R>(conn: &mut Conn, queries: Vec<Q>) -> Result<Vec<R>, Fail>
+where
+    Q: for<'q> LoadQuery<'q, Conn, R>,
+    R: Send,
+{
+    let mut rows = Vec::with_capacity(queries.len());
+    for query in queries {
+        rows.extend(RunQueryDsl::load::<R>(query, conn).await?);
+    }
+    Ok(rows)
+}
 
 /// Stores a message unless its idempotency key is there; `false`: it is. Only that key is let pass: a seq that is taken
 /// stays an error.

@@ -6,6 +6,7 @@
 mod append;
 mod conformance;
 mod faults;
+mod lists;
 mod proxy;
 mod schema;
 mod support;

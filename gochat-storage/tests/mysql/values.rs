@@ -34,7 +34,7 @@ async fn the_longest_values_are_stored_whole() {
         };
         let user = store.create_user(&new).await.unwrap();
         let picture = ProfileChange { avatar_url: Some(Some(format!("/{}", "u".repeat(URL_BYTES_MAX - 1)))), ..ProfileChange::default() };
-        let user = { store.update_profile(user.id, &picture).await.unwrap() };
+        let user = store.update_profile(user.id, &picture).await.unwrap();
         assert_eq!(store.user_by_name(&new.username).await.unwrap().as_ref(), Some(&user));
         assert_eq!((&user.display_name, &user.external_id), (&new.display_name, &new.external_id));
         assert_eq!(user.avatar_url, picture.avatar_url.unwrap());
@@ -76,8 +76,8 @@ async fn the_longest_values_are_stored_whole() {
         assert_eq!((found.name, found.description, found.avatar_url), (group.name, group.description, group.avatar_url));
         for body in ["🦀".repeat(16 << 10), String::new(), "\0'\"\\\n".into()] {
             let stored = send(&store, vec![draft(made.id, user.id, &body)]).await.remove(0).unwrap().message;
-            assert_eq!(store.history(user.id, made.id, None, None, 1).await.unwrap(), [stored.clone()]);
             assert_eq!(stored.body.content, body);
+            assert_eq!(store.history(user.id, made.id, None, None, 1).await.unwrap(), [stored]);
         }
     })
     .await;

@@ -212,7 +212,7 @@ impl Log for Batch<'_> {
         if self.keys.contains_key(&key(draft)) {
             return Ok(false);
         }
-        self.note(message(draft, seq), draft.payload_hash.clone());
+        self.note(message(draft, seq), draft.payload_hash);
         Ok(true)
     }
 

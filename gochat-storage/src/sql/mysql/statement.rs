@@ -103,3 +103,30 @@ impl<T> QueryFragment<Mysql> for Statement<'_, T> {
         Ok(())
     }
 }
+
+/// Queries of one shape as one: their rows together, in no order. None of them may end in a clause that would then be the whole
+/// one's.
+#[derive(Debug)]
+pub struct Union<Q>(pub Vec<Q>);
+
+impl<Q: 'static> QueryId for Union<Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Q: Query> Query for Union<Q> {
+    type SqlType = Q::SqlType;
+}
+
+impl<Q: QueryFragment<Mysql>> QueryFragment<Mysql> for Union<Q> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Mysql>) -> QueryResult<()> {
+        out.unsafe_to_cache_prepared();
+        for (index, query) in self.0.iter().enumerate() {
+            if index > 0 {
+                out.push_sql(" UNION ALL ");
+            }
+            query.walk_ast(out.reborrow())?;
+        }
+        Ok(())
+    }
+}

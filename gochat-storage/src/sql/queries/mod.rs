@@ -34,8 +34,8 @@ use gochat_core::{
 };
 
 use super::{
-    Conn, Database, Fail, insert_devices, insert_logins, insert_members, insert_message, insert_push_jobs, locked, locked_devices, newest_intervals,
-    raise_dispatched, store_connections, store_marks, taken,
+    Conn, Database, Fail, insert_devices, insert_logins, insert_members, insert_message, insert_push_jobs, load_each, locked, locked_devices,
+    newest_intervals, raise_dispatched, store_connections, store_marks, taken,
 };
 
 /// Ids in one `IN (…)`: far below every database's limit of parameters.
