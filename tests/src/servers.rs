@@ -1,7 +1,10 @@
 //! The real MariaDB, Redis and Kafka that tests talk to: those of `./deploy/local.sh up --servers-only --with-cluster`, or of the
 //! environment. A test that cannot reach its server fails.
 
-use std::net::{TcpStream, ToSocketAddrs};
+use std::{
+    net::{TcpStream, ToSocketAddrs},
+    process::Command,
+};
 
 use uuid::Uuid;
 
@@ -40,13 +43,14 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one. Its database is made by whoever migrates.
+    /// Makes one.
     pub fn new() -> Namespace {
         for server in [mysql(), redis(), kafka()] {
             reach(&server);
         }
         let name = format!("t{}", Uuid::new_v4().simple());
         let mysql = format!("{}/gochat_{name}", mysql());
+        make_database(&mysql);
         Namespace { name, mysql }
     }
 
@@ -66,6 +70,18 @@ impl Default for Namespace {
     fn default() -> Self {
         Namespace::new()
     }
+}
+
+/// Makes the database that an address names.
+pub fn make_database(address: &str) {
+    let parts = address.trim_start_matches("mysql://").split(['@', ':', '/']).collect::<Vec<_>>();
+    let [user, password, host, port, name] = parts[..] else { panic!("{address} is not mysql://user:password@host:port/database") };
+    let made = Command::new("mariadb")
+        .args(["--no-defaults", "-h", host, "-P", port, "-u", user, &format!("-p{password}"), "-e"])
+        .arg(format!("CREATE DATABASE IF NOT EXISTS `{name}`"))
+        .output()
+        .expect("the client of MariaDB is there");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
 fn reach(server: &str) {

@@ -1,5 +1,7 @@
 //! Conversations as one user sees them in a list: membership, newest entry, unread, how far the others have got.
 
+use std::collections::HashMap;
+
 use diesel::{
     prelude::*,
     query_builder::{AstPass, Query, QueryFragment, QueryId},
@@ -9,15 +11,15 @@ use diesel_async::RunQueryDsl;
 use gochat_core::{
     ids::{ConversationId, Seq, UserId},
     limits::UNREAD_MAX,
-    model::{ConversationKind, ConversationView, Listed, Member, MessageKind},
+    model::{Conversation, ConversationKind, ConversationView, Listed, Member, Message, MessageKind},
     time::Timestamp,
     unread::unread_range,
 };
 
-use super::{Conn, Fail, limit, log};
+use super::{Conn, Fail, limit, load_each};
 use crate::sql::{
-    rows::{ConversationRow, MemberRow},
-    schema::{conversations, members},
+    rows::{ConversationRow, MemberRow, MessageRow},
+    schema::{conversations, members, messages},
 };
 
 /// Other members of a group whose marks are looked at. In a larger group the answer is a lower bound: nobody is shown
@@ -30,26 +32,18 @@ pub async fn one(conn: &mut Conn, user: UserId, id: ConversationId) -> Result<Op
         .filter(members::conversation_id.eq(&id.as_bytes()[..]).and(members::user_id.eq(&user.as_bytes()[..])))
         .order(members::join_seq.desc())
         .select((ConversationRow::as_select(), MemberRow::as_select()));
-    match query.first(conn).await.optional()? {
-        Some((conversation, member)) => view(conn, conversation, member).await.map(Some),
-        None => Ok(None),
-    }
+    let newest = query.first(conn).await.optional()?;
+    Ok(views(conn, newest.into_iter().collect()).await?.pop())
 }
 
 pub async fn of_user(conn: &mut Conn, user: UserId, before: Option<(Timestamp, ConversationId)>, rows: usize) -> Result<Vec<ConversationView>, Fail> {
-    let mut views = Vec::new();
-    for (conversation, member) in rows_of_user(conn, user, before, rows).await? {
-        views.push(view(conn, conversation, member).await?);
-    }
-    Ok(views)
+    let found = rows_of_user(conn, user, before, rows).await?;
+    views(conn, found).await
 }
 
 pub async fn listed(conn: &mut Conn, user: UserId, before: Option<(Timestamp, ConversationId)>, rows: usize) -> Result<Vec<Listed>, Fail> {
-    let mut listed = Vec::new();
-    for (conversation, member) in rows_of_user(conn, user, before, rows).await? {
-        listed.push(row(conn, conversation, member).await?);
-    }
-    Ok(listed)
+    let found = rows_of_user(conn, user, before, rows).await?;
+    with_others(conn, found).await
 }
 
 async fn rows_of_user(
@@ -70,58 +64,92 @@ async fn rows_of_user(
     Ok(query.load(conn).await?)
 }
 
-/// All of it as of the head that was read with the membership.
-async fn view(conn: &mut Conn, conversation: ConversationRow, member: MemberRow) -> Result<ConversationView, Fail> {
-    let listed = row(conn, conversation, member).await?;
-    let last_message = log::entry(conn, listed.conversation.id, listed.last_seq()).await?;
-    let unread = unread(conn, &listed.member, listed.conversation.head_seq).await?;
-    Ok(listed.with(last_message, unread))
-}
-
-async fn row(conn: &mut Conn, conversation: ConversationRow, member: MemberRow) -> Result<Listed, Fail> {
-    let (conversation, member) = (conversation.into_conversation()?, member.into_member()?);
-    let (peer, peer_delivered_seq, peer_read_seq) = match conversation.kind {
-        ConversationKind::Single => peer(conn, &member).await?,
-        ConversationKind::Group => {
-            let (delivered, read) = others(conn, &member).await?;
-            (None, delivered, read)
-        }
+/// What belongs to each membership, asked for all of them together and as of the head that was read with it.
+async fn views(conn: &mut Conn, found: Vec<(ConversationRow, MemberRow)>) -> Result<Vec<ConversationView>, Fail> {
+    let listed = with_others(conn, found).await?;
+    let mut last_messages = last_messages(conn, &listed).await?;
+    let unread = unread(conn, &listed).await?;
+    let view = |row: Listed| {
+        let id = row.conversation.id;
+        row.with(last_messages.remove(&id), unread.get(&id).copied().unwrap_or(0))
     };
-    Ok(Listed { conversation, member, peer, peer_delivered_seq, peer_read_seq })
+    Ok(listed.into_iter().map(view).collect())
 }
 
-async fn unread(conn: &mut Conn, member: &Member, head: Seq) -> Result<i64, Fail> {
-    let range = unread_range(member, head);
-    if range.is_empty() {
-        return Ok(0);
+/// Rows of the list, with how far the others have got.
+async fn with_others(conn: &mut Conn, found: Vec<(ConversationRow, MemberRow)>) -> Result<Vec<Listed>, Fail> {
+    let mut seen: Vec<(Conversation, Member)> = Vec::with_capacity(found.len());
+    for (conversation, member) in found {
+        seen.push((conversation.into_conversation()?, member.into_member()?));
     }
-    let count = CountUnread {
-        conversation: member.conversation.as_bytes().to_vec(),
-        first: *range.start(),
-        last: *range.end(),
+    let (singles, groups): (Vec<_>, Vec<_>) = seen.iter().partition(|(conversation, _)| conversation.kind == ConversationKind::Single);
+    let peers = peers(conn, &singles).await?;
+    let others = others(conn, &groups).await?;
+    let row = |(conversation, member): (Conversation, Member)| {
+        let (peer, peer_delivered_seq, peer_read_seq) = match conversation.kind {
+            ConversationKind::Single => peers.get(&conversation.id).copied().unwrap_or_default(),
+            ConversationKind::Group => {
+                others.get(&conversation.id).map_or((None, Seq::ZERO, Seq::ZERO), |&(delivered, read)| (None, delivered, read))
+            }
+        };
+        Listed { conversation, member, peer, peer_delivered_seq, peer_read_seq }
+    };
+    Ok(seen.into_iter().map(row).collect())
+}
+
+async fn last_messages(conn: &mut Conn, listed: &[Listed]) -> Result<HashMap<ConversationId, Message>, Fail> {
+    let last = |row: &Listed| messages::table.find((row.conversation.id.as_bytes().to_vec(), row.last_seq().0)).select(MessageRow::as_select());
+    let rows: Vec<MessageRow> = load_each(conn, listed.iter().map(last).collect()).await?;
+    rows.into_iter().map(|row| row.into_message().map(|message| (message.conversation, message))).collect()
+}
+
+async fn unread(conn: &mut Conn, listed: &[Listed]) -> Result<HashMap<ConversationId, i64>, Fail> {
+    let mut counts = Vec::with_capacity(listed.len());
+    for Listed { conversation, member, .. } in listed {
+        let range = unread_range(member, conversation.head_seq);
+        if !range.is_empty() {
+            counts.push(CountUnread {
+                conversation: conversation.id.as_bytes().to_vec(),
+                first: *range.start(),
+                last: *range.end(),
+                reader: member.user.as_bytes().to_vec(),
+            });
+        }
+    }
+    let counted: Vec<(Option<Vec<u8>>, i64)> = load_each(conn, counts).await?;
+    let named = counted.into_iter().filter_map(|(id, count)| id.map(|id| (id, count)));
+    named.map(|(id, count)| Ok((ConversationId::from_slice(&id)?, count))).collect()
+}
+
+async fn peers(conn: &mut Conn, singles: &[&(Conversation, Member)]) -> Result<HashMap<ConversationId, (Option<UserId>, Seq, Seq)>, Fail> {
+    let peer = |(conversation, member): &&(Conversation, Member)| {
+        let other = members::user_id.ne(member.user.as_bytes().to_vec());
+        members::table.filter(members::conversation_id.eq(conversation.id.as_bytes().to_vec()).and(other)).select((
+            members::conversation_id,
+            members::user_id,
+            members::delivered_seq,
+            members::read_seq,
+        ))
+    };
+    let rows: Vec<(Vec<u8>, Vec<u8>, i64, i64)> = load_each(conn, singles.iter().map(peer).collect()).await?;
+    let named = rows
+        .into_iter()
+        .map(|(id, user, delivered, read)| Ok((ConversationId::from_slice(&id)?, (Some(UserId::from_slice(&user)?), Seq(delivered), Seq(read)))));
+    named.collect()
+}
+
+async fn others(conn: &mut Conn, groups: &[&(Conversation, Member)]) -> Result<HashMap<ConversationId, (Seq, Seq)>, Fail> {
+    let marks = |(conversation, member): &&(Conversation, Member)| HighestMarks {
+        conversation: conversation.id.as_bytes().to_vec(),
         reader: member.user.as_bytes().to_vec(),
     };
-    Ok(count.get_result(conn).await?)
+    let rows: Vec<(Option<Vec<u8>>, Option<i64>, Option<i64>)> = load_each(conn, groups.iter().map(marks).collect()).await?;
+    let named = rows.into_iter().filter_map(|(id, delivered, read)| Some((id?, Seq(delivered.unwrap_or(0)), Seq(read.unwrap_or(0)))));
+    named.map(|(id, delivered, read)| Ok((ConversationId::from_slice(&id)?, (delivered, read)))).collect()
 }
 
-async fn peer(conn: &mut Conn, member: &Member) -> Result<(Option<UserId>, Seq, Seq), Fail> {
-    let query = members::table
-        .filter(members::conversation_id.eq(&member.conversation.as_bytes()[..]).and(members::user_id.ne(&member.user.as_bytes()[..])))
-        .select((members::user_id, members::delivered_seq, members::read_seq));
-    match query.first::<(Vec<u8>, i64, i64)>(conn).await.optional()? {
-        Some((user, delivered, read)) => Ok((Some(UserId::from_slice(&user)?), Seq(delivered), Seq(read))),
-        None => Ok((None, Seq::ZERO, Seq::ZERO)),
-    }
-}
-
-async fn others(conn: &mut Conn, member: &Member) -> Result<(Seq, Seq), Fail> {
-    let marks = HighestMarks { conversation: member.conversation.as_bytes().to_vec(), reader: member.user.as_bytes().to_vec() };
-    let (delivered, read): (Option<i64>, Option<i64>) = marks.get_result(conn).await?;
-    Ok((Seq(delivered.unwrap_or(0)), Seq(read.unwrap_or(0))))
-}
-
-/// Entries by others that count, up to the limit. The query builder has no aggregate over a limited subquery; as a type of
-/// its own the text is still prepared once.
+/// Entries by others that count, up to the limit, with the conversation (none, where none counts). The query builder has no
+/// aggregate over a limited subquery; as a type of its own the text is still prepared once.
 #[derive(Debug, QueryId)]
 struct CountUnread {
     conversation: Vec<u8>,
@@ -131,7 +159,7 @@ struct CountUnread {
 }
 
 impl Query for CountUnread {
-    type SqlType = BigInt;
+    type SqlType = (Nullable<Binary>, BigInt);
 }
 
 impl<DB: diesel::backend::Backend> QueryFragment<DB> for CountUnread
@@ -141,7 +169,7 @@ where
     i32: diesel::serialize::ToSql<Integer, DB>,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        out.push_sql("SELECT COUNT(*) FROM (SELECT seq FROM messages WHERE conversation_id = ");
+        out.push_sql("SELECT MIN(conversation_id), COUNT(*) FROM (SELECT conversation_id FROM messages WHERE conversation_id = ");
         out.push_bind_param::<Binary, _>(&self.conversation)?;
         out.push_sql(" AND seq BETWEEN ");
         out.push_bind_param::<BigInt, _>(&self.first)?;
@@ -158,7 +186,7 @@ where
     }
 }
 
-/// The highest marks among other members, of at most [`PEERS_MAX`] of them.
+/// The highest marks among other members, of at most [`PEERS_MAX`] of them, with the conversation (none, where there are none).
 #[derive(Debug, QueryId)]
 struct HighestMarks {
     conversation: Vec<u8>,
@@ -166,7 +194,7 @@ struct HighestMarks {
 }
 
 impl Query for HighestMarks {
-    type SqlType = (Nullable<BigInt>, Nullable<BigInt>);
+    type SqlType = (Nullable<Binary>, Nullable<BigInt>, Nullable<BigInt>);
 }
 
 impl<DB: diesel::backend::Backend> QueryFragment<DB> for HighestMarks
@@ -175,7 +203,8 @@ where
     i64: diesel::serialize::ToSql<BigInt, DB>,
 {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        out.push_sql("SELECT MAX(delivered_seq), MAX(read_seq) FROM (SELECT delivered_seq, read_seq FROM members WHERE conversation_id = ");
+        out.push_sql("SELECT MIN(conversation_id), MAX(delivered_seq), MAX(read_seq) FROM (");
+        out.push_sql("SELECT conversation_id, delivered_seq, read_seq FROM members WHERE conversation_id = ");
         out.push_bind_param::<Binary, _>(&self.conversation)?;
         out.push_sql(" AND user_id <> ");
         out.push_bind_param::<Binary, _>(&self.reader)?;
