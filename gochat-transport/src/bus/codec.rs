@@ -61,10 +61,6 @@ fn body_in(kind: i32, content: Bytes) -> Result<Body> {
     Ok(Body { kind, content })
 }
 
-fn seq_in(seq: i64) -> Option<Seq> {
-    (seq > 0).then_some(Seq(seq))
-}
-
 fn upstream_out(upstream: &Upstream) -> pb::Upstream {
     let Upstream { draft, origin } = upstream;
     pb::Upstream {
@@ -101,7 +97,7 @@ pub(crate) fn draft_out(draft: &Draft) -> pb::Draft {
         client_msg_id: id_out!(draft.client_msg_id),
         kind: draft.body.kind as i32,
         content: draft.body.content.as_bytes().clone(),
-        reply_to: draft.reply_to.unwrap_or_default().0,
+        reply_to: draft.reply_to.map(|seq| seq.0),
         created_at: draft.created_at.0,
     }
 }
@@ -114,7 +110,7 @@ pub(crate) fn draft_in(draft: pb::Draft, payload_hash: PayloadHash) -> Result<Dr
         client_msg_id: ClientMsgId::from_slice(&draft.client_msg_id)?,
         body: body_in(draft.kind, draft.content)?,
         payload_hash,
-        reply_to: seq_in(draft.reply_to),
+        reply_to: draft.reply_to.map(Seq),
         created_at: Timestamp(draft.created_at),
     })
 }
@@ -128,7 +124,7 @@ pub(crate) fn message_out(message: &Message) -> pb::Message {
         client_msg_id: id_out!(message.client_msg_id),
         kind: message.body.kind as i32,
         content: message.body.content.as_bytes().clone(),
-        reply_to: message.reply_to.unwrap_or_default().0,
+        reply_to: message.reply_to.map(|seq| seq.0),
         created_at: message.created_at.0,
     }
 }
@@ -141,7 +137,7 @@ pub(crate) fn message_in(message: pb::Message) -> Result<Message> {
         sender: UserId::from_slice(&message.sender)?,
         client_msg_id: ClientMsgId::from_slice(&message.client_msg_id)?,
         body: body_in(message.kind, message.content)?,
-        reply_to: seq_in(message.reply_to),
+        reply_to: message.reply_to.map(Seq),
         created_at: Timestamp(message.created_at),
     })
 }
