@@ -1,8 +1,8 @@
 //! Records as bytes: protobuf with a version. What comes from a bus is untrusted: ids, kinds and codes are checked.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use gochat_core::{
     error::{Code, Error, Result},
     ids::{ClientMsgId, ConversationId, DeviceId, MessageId, Seq, UserId},
@@ -49,9 +49,27 @@ fn poison(why: &'static str) -> Error {
     Error::new(Code::InvalidRequest, why)
 }
 
+/// Bytes of a block that ids are cut from.
+const ID_BLOCK_BYTES: usize = 4 * 1024;
+
+thread_local! {
+    static IDS: RefCell<BytesMut> = RefCell::default();
+}
+
+/// An id as it travels, cut from a block that many share: one of its own would be allocated twice, here and when it is encoded.
+pub(crate) fn id_bytes(id: &[u8; 16]) -> Bytes {
+    IDS.with_borrow_mut(|block| {
+        if block.capacity() < id.len() {
+            block.reserve(ID_BLOCK_BYTES);
+        }
+        block.extend_from_slice(id);
+        block.split().freeze()
+    })
+}
+
 macro_rules! id_out {
     ($id:expr) => {
-        Bytes::copy_from_slice($id.as_bytes())
+        id_bytes($id.as_bytes())
     };
 }
 
@@ -359,6 +377,15 @@ mod tests {
                 users: vec![UserId::from_bytes([6; 16])],
             })),
         ]
+    }
+
+    #[test]
+    fn ids_cut_from_one_block_stay_what_they_are() {
+        let ids: Vec<[u8; 16]> = (0..2_000_u128).map(u128::to_be_bytes).collect();
+        let cut: Vec<Bytes> = ids.iter().map(id_bytes).collect();
+        assert!(cut.iter().zip(&ids).all(|(cut, id)| cut == id.as_slice()));
+        drop(cut);
+        assert_eq!(id_bytes(&[7; 16]), [7; 16].as_slice());
     }
 
     #[test]
