@@ -51,7 +51,7 @@ const GROUPS_MAX: usize = 10_000;
 /// Memberships made by one request.
 const MEMBERSHIPS_MAX: usize = 1_000_000;
 /// Writes that one request keeps waiting for the store: enough to fill its group commits, far from its queue's end.
-const WRITES_AT_ONCE: usize = 512;
+const WRITES_AT_ONCE: usize = 128;
 /// Devices registered in one call of the store.
 const CONNECT_PAGE: usize = 500;
 

@@ -1,8 +1,8 @@
 //! Records as bytes: protobuf with a version. What comes from a bus is untrusted: ids, kinds and codes are checked.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use gochat_core::{
     error::{Code, Error, Result},
     ids::{ClientMsgId, ConversationId, DeviceId, MessageId, Seq, UserId},
@@ -128,9 +128,27 @@ fn poison(why: &'static str) -> Error {
     Error::new(Code::InvalidRequest, why)
 }
 
+/// Bytes of a block that ids are cut from.
+const ID_BLOCK_BYTES: usize = 4 * 1024;
+
+thread_local! {
+    static IDS: RefCell<BytesMut> = RefCell::default();
+}
+
+/// An id as it travels, cut from a block that many share: one of its own would be allocated twice, here and when it is encoded.
+pub(crate) fn id_bytes(id: &[u8; 16]) -> Bytes {
+    IDS.with_borrow_mut(|block| {
+        if block.capacity() < id.len() {
+            block.reserve(ID_BLOCK_BYTES);
+        }
+        block.extend_from_slice(id);
+        block.split().freeze()
+    })
+}
+
 macro_rules! id_out {
     ($id:expr) => {
-        Bytes::copy_from_slice($id.as_bytes())
+        id_bytes($id.as_bytes())
     };
 }
 
@@ -138,10 +156,6 @@ fn body_in(kind: i32, content: Bytes) -> Result<Body> {
     let kind = MessageKind::from_number(kind).ok_or_else(|| poison("an unknown message kind"))?;
     let content = content.try_into().map_err(|error| Error::new(Code::InvalidRequest, "a message that is not UTF-8").with_source(error))?;
     Ok(Body { kind, content })
-}
-
-fn seq_in(seq: i64) -> Option<Seq> {
-    (seq > 0).then_some(Seq(seq))
 }
 
 fn upstream_out(upstream: &Upstream) -> pb::Upstream {
@@ -180,7 +194,7 @@ pub(crate) fn draft_out(draft: &Draft) -> pb::Draft {
         client_msg_id: id_out!(draft.client_msg_id),
         kind: draft.body.kind as i32,
         content: draft.body.content.as_bytes().clone(),
-        reply_to: draft.reply_to.unwrap_or_default().0,
+        reply_to: draft.reply_to.map(|seq| seq.0),
         created_at: draft.created_at.0,
     }
 }
@@ -193,7 +207,7 @@ pub(crate) fn draft_in(draft: pb::Draft, payload_hash: PayloadHash) -> Result<Dr
         client_msg_id: ClientMsgId::from_slice(&draft.client_msg_id)?,
         body: body_in(draft.kind, draft.content)?,
         payload_hash,
-        reply_to: seq_in(draft.reply_to),
+        reply_to: draft.reply_to.map(Seq),
         created_at: Timestamp(draft.created_at),
     })
 }
@@ -207,7 +221,7 @@ pub(crate) fn message_out(message: &Message) -> pb::Message {
         client_msg_id: id_out!(message.client_msg_id),
         kind: message.body.kind as i32,
         content: message.body.content.as_bytes().clone(),
-        reply_to: message.reply_to.unwrap_or_default().0,
+        reply_to: message.reply_to.map(|seq| seq.0),
         created_at: message.created_at.0,
     }
 }
@@ -220,7 +234,7 @@ pub(crate) fn message_in(message: pb::Message) -> Result<Message> {
         sender: UserId::from_slice(&message.sender)?,
         client_msg_id: ClientMsgId::from_slice(&message.client_msg_id)?,
         body: body_in(message.kind, message.content)?,
-        reply_to: seq_in(message.reply_to),
+        reply_to: message.reply_to.map(Seq),
         created_at: Timestamp(message.created_at),
     })
 }
@@ -442,6 +456,15 @@ mod tests {
                 users: vec![UserId::from_bytes([6; 16])],
             })),
         ]
+    }
+
+    #[test]
+    fn ids_cut_from_one_block_stay_what_they_are() {
+        let ids: Vec<[u8; 16]> = (0..2_000_u128).map(u128::to_be_bytes).collect();
+        let cut: Vec<Bytes> = ids.iter().map(id_bytes).collect();
+        assert!(cut.iter().zip(&ids).all(|(cut, id)| cut == id.as_slice()));
+        drop(cut);
+        assert_eq!(id_bytes(&[7; 16]), [7; 16].as_slice());
     }
 
     #[test]

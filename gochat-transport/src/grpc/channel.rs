@@ -149,7 +149,8 @@ impl Calls {
             let failure = match timeout_at(deadline, send(line.channel.clone(), message)).await {
                 Ok(Ok(reply)) => {
                     line.answered();
-                    return R::back(reply.into_inner()).map_err(|error| self.unknown(kind, "answered with something that is not understood", error));
+                    return R::back(reply.into_inner())
+                        .map_err(|error| self.unknown(kind, &line, "answered with something that is not understood", error));
                 }
                 Ok(Err(status)) => errors::failure(status),
                 Err(_) => Failure::Silent(Status::cancelled("no answer")),
@@ -161,11 +162,11 @@ impl Calls {
                 }
                 Failure::Late(status) => {
                     line.answered();
-                    return Err(self.unknown(kind, format!("did not finish within {} ms", limit.as_millis()), status));
+                    return Err(self.unknown(kind, &line, format!("did not finish within {} ms", limit.as_millis()), status));
                 }
                 Failure::Silent(status) => {
                     line.silent_since(began);
-                    return Err(self.unknown(kind, format!("did not answer within {} ms", limit.as_millis()), status));
+                    return Err(self.unknown(kind, &line, format!("did not answer within {} ms", limit.as_millis()), status));
                 }
                 Failure::NotThere(status) => {
                     line.answered();
@@ -173,12 +174,16 @@ impl Calls {
                     failed = Some(self.away("an endpoint is of another version and does not know the call").with_source(status));
                 }
                 Failure::Unsent(status) => {
+                    line.broken(None);
+                    failed.get_or_insert_with(|| self.away(format!("{} has gone", line.endpoint.address)).with_source(status));
+                }
+                Failure::Unreachable(status) => {
                     line.broken(Some(&status));
                     failed.get_or_insert_with(|| self.away(format!("{} cannot be reached", line.endpoint.address)).with_source(status));
                 }
                 Failure::Lost(status) => {
                     line.broken(None);
-                    let lost = self.unknown(kind, "was lost on the way to an answer", status);
+                    let lost = self.unknown(kind, &line, "was lost before it answered", status);
                     if !repeats {
                         return Err(lost);
                     }
@@ -259,9 +264,9 @@ impl Calls {
     }
 
     /// The call may have run.
-    fn unknown(&self, kind: Kind, what: impl fmt::Display, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    fn unknown(&self, kind: Kind, line: &Line, what: impl fmt::Display, source: impl std::error::Error + Send + Sync + 'static) -> Error {
         let code = if kind == Kind::Read { Code::Unavailable } else { self.role.unknown };
-        Error::new(code, format!("{} {what}", self.role.name)).with_source(source)
+        Error::new(code, format!("{} at {} {what}", self.role.name, line.endpoint.address)).with_source(source)
     }
 }
 

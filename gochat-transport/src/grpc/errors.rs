@@ -72,8 +72,10 @@ pub(super) enum Failure {
     Silent(Status),
     /// The endpoint does not know the method: it is of another version. The call did not run.
     NotThere(Status),
-    /// The call never left this process.
+    /// The connection was gone before it took the call, which never left this process.
     Unsent(Status),
+    /// There was no connection, and a new one could not be made; the call never left this process.
+    Unreachable(Status),
     /// The connection broke; the call may have run.
     Lost(Status),
 }
@@ -86,7 +88,10 @@ pub(super) fn failure(status: Status) -> Failure {
     {
         return Failure::Refused(error(refusal));
     }
-    if was_not_sent(&status) {
+    if caused_by(&status, |cause| cause.is::<tonic::ConnectError>()) {
+        return Failure::Unreachable(status);
+    }
+    if caused_by(&status, |cause| cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)) {
         return Failure::Unsent(status);
     }
     match status.code() {
@@ -100,11 +105,11 @@ pub(super) fn failure(status: Status) -> Failure {
     }
 }
 
-/// Whether the chain of causes says so: no connection, or one that was closed before the request was taken from its queue.
-fn was_not_sent(status: &Status) -> bool {
+/// Whether something in the chain of causes is this.
+fn caused_by(status: &Status, is: impl Fn(&(dyn std::error::Error + 'static)) -> bool) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
-        if error.is::<tonic::ConnectError>() || error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+        if is(error) {
             return true;
         }
         cause = error.source();

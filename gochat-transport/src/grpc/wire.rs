@@ -17,7 +17,7 @@ use gochat_core::{
     time::Timestamp,
 };
 
-use crate::pb::model as pb;
+use crate::{bus::codec, pb::model as pb};
 
 /// A value that crosses a process, and its form on the way.
 pub trait Wire: Sized {
@@ -77,7 +77,7 @@ macro_rules! ids {
     ($($Id:ident)*) => {$(
         impl Wire for $Id {
             type Pb = Bytes;
-            fn out(self) -> Bytes { Bytes::copy_from_slice(self.as_bytes()) }
+            fn out(self) -> Bytes { codec::id_bytes(self.as_bytes()) }
             fn back(pb: Bytes) -> Result<Self> { $Id::from_slice(&pb) }
         }
     )*};

@@ -34,8 +34,8 @@ pub struct Draft {
     /// UTF-8; as bytes it is handed on without a copy.
     #[prost(bytes = "bytes", tag = "6")]
     pub content: ::prost::bytes::Bytes,
-    #[prost(int64, tag = "7")]
-    pub reply_to: i64,
+    #[prost(int64, optional, tag = "7")]
+    pub reply_to: ::core::option::Option<i64>,
     #[prost(int64, tag = "8")]
     pub created_at: i64,
 }
@@ -74,8 +74,8 @@ pub struct Message {
     /// As in Draft.
     #[prost(bytes = "bytes", tag = "7")]
     pub content: ::prost::bytes::Bytes,
-    #[prost(int64, tag = "8")]
-    pub reply_to: i64,
+    #[prost(int64, optional, tag = "8")]
+    pub reply_to: ::core::option::Option<i64>,
     #[prost(int64, tag = "9")]
     pub created_at: i64,
 }

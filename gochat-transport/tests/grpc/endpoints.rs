@@ -106,7 +106,7 @@ async fn a_restart_between_two_calls_goes_unnoticed() {
 async fn calls_are_spread_and_one_dead_endpoint_of_two_costs_nothing() {
     let (one, two) = (quick(), quick());
     let (first, second) = (Running::repo(one.clone()).await, Running::repo(two.clone()).await);
-    let client = repo_client(&[first.address, second.address, nobody().await]);
+    let client = repo_client(&[first.address, second.address, nobody()]);
     client.ready().await.unwrap();
     for _ in 0..60 {
         client.user_by_name("u").await.unwrap();

@@ -57,7 +57,7 @@ async fn health_tells_what_serves_and_what_drains() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_waited_for_is_named() {
-    let (one, two) = (nobody().await, nobody().await);
+    let (one, two) = (nobody(), nobody());
     let error = repo_client(&[one, two]).ready().await.unwrap_err();
     assert_eq!(error.code, Code::Unavailable);
     assert!(error.message.starts_with(&format!("waits for repo at http://{one}, http://{two}: ")), "{error}");
@@ -117,7 +117,7 @@ async fn what_outlasts_the_grace_is_cut_and_its_outcome_is_unknown() {
         answer(())
     });
     let services = Services::default().logic(Arc::new(logic.clone()));
-    let server = Running::start_with("127.0.0.1:0".parse().unwrap(), services, Duration::from_millis(200)).await;
+    let server = Running::start_with(nobody(), services, Duration::from_millis(200)).await;
     let client = logic_client(&[server.address]);
     let call = tokio::spawn(async move { client.logout(&caller()).await });
     while logic.calls().is_empty() {

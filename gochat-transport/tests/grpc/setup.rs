@@ -1,6 +1,13 @@
 //! Listeners, clients and values for the cases.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
 use gochat_core::{
     error::Result,
@@ -29,9 +36,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// On a port of the system's choice.
     pub async fn start(services: Services) -> Self {
-        Running::start_at("127.0.0.1:0".parse().unwrap(), services).await
+        Running::start_at(nobody(), services).await
     }
 
     pub async fn start_at(address: SocketAddr, services: Services) -> Self {
@@ -87,9 +93,17 @@ pub fn logic_client(addresses: &[SocketAddr]) -> LogicClient {
     LogicClient::new(&addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>(), &settings()).unwrap()
 }
 
-/// A port where nobody listens.
-pub async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// A port where nobody listens now, below the range that client sockets take: so it is still free when a server comes back.
+pub fn nobody() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 15_000 + u16::try_from(std::process::id() % 50).unwrap();
+    for _ in 0..100 {
+        let address = SocketAddr::from(([127, 0, 0, 1], start + NEXT.fetch_add(1, Ordering::Relaxed) % 50));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port");
 }
 
 pub fn user(name: &str) -> User {

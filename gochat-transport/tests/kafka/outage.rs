@@ -1,5 +1,5 @@
 //! A broker that is killed under load and started again. Has a broker of its own: `GOCHAT_TEST_KAFKA_JARS` names the folder of
-//! Apache Kafka's jars (default `$XDG_CACHE_HOME/gochat/kafka-4.4.0`, or below `~/.cache`); `java` is on the path.
+//! Apache Kafka's jars (default `$XDG_CACHE_HOME/gochat/kafka-4.4.0/jars`, or below `~/.cache`); `java` is on the path.
 
 use std::{
     collections::HashMap,
@@ -46,7 +46,7 @@ struct Broker {
 impl Broker {
     fn new() -> Self {
         let cache = std::env::var("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|_| Path::new(&std::env::var("HOME").unwrap()).join(".cache"));
-        let jars = std::env::var("GOCHAT_TEST_KAFKA_JARS").map(PathBuf::from).unwrap_or_else(|_| cache.join("gochat/kafka-4.4.0"));
+        let jars = std::env::var("GOCHAT_TEST_KAFKA_JARS").map(PathBuf::from).unwrap_or_else(|_| cache.join("gochat/kafka-4.4.0/jars"));
         assert!(jars.is_dir(), "no jars of Kafka in {}: run ./deploy/local.sh up --servers-only, or set GOCHAT_TEST_KAFKA_JARS", jars.display());
         let folder = std::env::temp_dir().join(format!("gochat-kafka-{}", Uuid::new_v4().simple()));
         std::fs::create_dir_all(&folder).unwrap();
