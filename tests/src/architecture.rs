@@ -65,7 +65,7 @@ const CORE: &[(&str, &[&str])] = &[
 
 /// Files of the server that may name a concrete backend, and why.
 const NAMES_BACKENDS: &[(&str, &str)] = &[
-    ("wire.rs", "puts the parts together"),
+    ("wire/backends.rs", "makes what the settings ask for"),
     ("metrics.rs", "shows the figures that only those very parts have"),
     ("bench/calibrate.rs", "measures the store's schema without a server around it"),
 ];
@@ -281,7 +281,7 @@ fn the_bus_and_the_gateway_do_not_know_each_other() {
 
 #[test]
 fn only_the_wiring_names_concrete_backends() {
-    let concrete = ["gochat_storage", "LocalBus", "WireBus", "LocalCache", "LocalRoutes", "SqliteSettings"];
+    let concrete = ["gochat_storage", "LocalBus", "WireBus", "KafkaBus", "RepoClient", "LogicClient", "LocalCache", "LocalRoutes", "SqliteSettings"];
     let mut found = BTreeSet::new();
     for source in sources("gochat-server") {
         if let Some(name) = concrete.iter().find(|name| names(&source.tokens, name)) {

@@ -419,8 +419,7 @@ async fn frames_that_are_not_as_documented_are_answered_with_their_code() {
 async fn a_token_that_is_not_exactly_ours_is_nobodys() {
     let scene = Scene::open().await;
     let caller = Caller { user: scene.ana.id.parse::<UserId>().unwrap(), device: scene.ana.device.parse::<DeviceId>().unwrap(), session_epoch: 1 };
-    let seed = std::fs::read_to_string(scene.server.data().join("token-key")).unwrap();
-    let seed: [u8; 32] = URL_SAFE_NO_PAD.decode(seed.trim()).unwrap().try_into().unwrap();
+    let seed: [u8; 32] = URL_SAFE_NO_PAD.decode(scene.server.secret("token-key")).unwrap().try_into().unwrap();
     let now = Timestamp(scene.server.now());
     let made =
         |settings: TokenSettings, seed: [u8; 32], at: Timestamp| Tokens::new(settings, &[Secret::new(seed)]).unwrap().issue(&caller, at).unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 use gochat_server::config::SETTINGS;
 
-use crate::process::{Process, binary, gochat};
+use crate::process::{Process, binary, gochat, without_settings};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -133,7 +133,7 @@ fn the_account_commands_of_the_operations_page_run() {
     let section = operations.split("## 3 Accounts").nth(1).unwrap();
     let commands = between(section, "```sh\n", "```").next().unwrap();
     for command in commands.lines() {
-        let ran = Command::new("sh")
+        let ran = without_settings(Command::new("sh"))
             .args(["-ec", &command.replace("gochat user", "\"$GOCHAT\" user")])
             .env("GOCHAT", binary())
             .env("GOCHAT_DATA", folder.path())

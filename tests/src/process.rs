@@ -118,7 +118,11 @@ pub fn free_port() -> SocketAddr {
 
 /// A call of the server binary that sees no setting of ours in its environment.
 pub fn gochat() -> Command {
-    let mut command = Command::new(binary());
+    without_settings(Command::new(binary()))
+}
+
+/// A command that sees no setting of ours in its environment.
+pub fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GOCHAT_")) {
         command.env_remove(name);
     }

@@ -135,9 +135,9 @@ impl Sandbox {
         self.clock.now().0
     }
 
-    /// The folder that holds the server's data.
-    pub fn data(&self) -> &std::path::Path {
-        self.folder.path()
+    /// A secret that all roles share.
+    pub fn secret(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join("secrets").join(name)).expect("the secret").trim().to_owned()
     }
 
     /// A request to the admin listener.

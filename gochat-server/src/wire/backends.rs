@@ -29,7 +29,7 @@ use gochat_storage::{
 };
 #[cfg(feature = "kafka")]
 use gochat_transport::bus::{KafkaBus, KafkaSettings};
-use gochat_transport::bus::{LocalBus, LocalBusSettings};
+use gochat_transport::bus::{LocalBus, LocalBusSettings, WireBus};
 #[cfg(feature = "grpc")]
 use gochat_transport::grpc::{ClientSettings, LogicClient, RepoClient};
 
@@ -210,13 +210,14 @@ impl AnyBus {
         }
     }
 
-    /// As roles see it.
-    pub fn port(&self) -> Arc<dyn Bus> {
-        match self {
+    /// As roles see it; with every record passed through its bytes, if a test asks for that.
+    pub fn port(&self, records_as_bytes: bool) -> Arc<dyn Bus> {
+        let bus: Arc<dyn Bus> = match self {
             AnyBus::Local(bus) => Arc::new(bus.clone()),
             #[cfg(feature = "kafka")]
             AnyBus::Kafka(bus) => Arc::new(bus.clone()),
-        }
+        };
+        if records_as_bytes { Arc::new(WireBus::new(bus)) } else { bus }
     }
 
     /// What it counts.

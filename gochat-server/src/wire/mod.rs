@@ -211,8 +211,7 @@ pub async fn start(config: Config, parts: Parts) -> Result<Running> {
     let mut gateway = None;
     let mut served = Served { store: roles.repo.then(|| store.clone()).flatten(), api: None };
     if let Some(bus) = &bus {
-        let bus: Arc<dyn Bus> = if start.parts.records_as_bytes { Arc::new(WireBus::new(bus.port())) } else { bus.port() };
-        let ports = Ports { bus, routes: shared.routes(), tokens: start.tokens()? };
+        let ports = Ports { bus: bus.port(start.parts.records_as_bytes), routes: shared.routes(), tokens: start.tokens()? };
         let mut logic = None;
         if let Some(store) = store.filter(|_| roles.logic || roles.task) {
             let policy = Arc::new(BySize { threshold: start.config.fanout_threshold });
