@@ -64,7 +64,7 @@ stage "lint" cargo clippy --workspace --all-targets --quiet -- -D warnings
 stage "web chat: types and units" web
 stage "the server" cargo build --workspace --bin gochat --quiet
 if [ -n "$full" ]; then
-    export GOCHAT_TEST_CRASHES=20 GOCHAT_TEST_OVERLOAD_SECONDS=20
+    export GOCHAT_TEST_CRASHES=20 GOCHAT_TEST_OVERLOAD_SECONDS=20 GOCHAT_TEST_FAULT_ROUNDS=3
 fi
 stage "the servers: MariaDB, Redis, Kafka" servers_up
 stage "unit, conformance, flow, browser and crash tests" cargo test --workspace --no-fail-fast

@@ -32,7 +32,10 @@ impl Readiness {
     ///
     /// # Errors
     /// What waiting cannot mend: a refusal instead of an absence.
-    pub async fn wait_for<T>(&self, what: &str, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    pub async fn wait_for<T, F>(&self, what: &str, mut attempt: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
         let mut told = false;
         loop {
             match attempt().await {
@@ -91,13 +94,13 @@ mod tests {
     async fn it_waits_for_what_is_away_and_not_for_what_refuses() {
         let readiness = Readiness::default();
         let mut tries = 0;
-        let came = readiness.wait_for("the store", async || {
+        let came = readiness.wait_for("the store", || {
             tries += 1;
-            if tries < 3 { Err(Code::Unavailable.into()) } else { Ok(tries) }
+            std::future::ready(if tries < 3 { Err(Code::Unavailable.into()) } else { Ok(tries) })
         });
         assert_eq!(came.await.unwrap(), 3);
         assert!(readiness.waits_for().is_some_and(|what| what.contains("the store")));
-        let refused = readiness.wait_for("the store", async || Err::<(), _>(Code::Denied.into())).await;
+        let refused = readiness.wait_for("the store", || std::future::ready(Err::<(), _>(Code::Denied.into()))).await;
         assert_eq!(refused.unwrap_err().code, Code::Denied);
         readiness.ready();
         assert_eq!(readiness.waits_for(), None);

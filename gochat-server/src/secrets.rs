@@ -45,8 +45,10 @@ fn key(path: &Path, ids: &dyn IdGenerator) -> io::Result<[u8; 32]> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut bytes = [0; 32];
             ids.random(&mut bytes);
-            let draft = path.with_extension(format!("draft-{}", std::process::id()));
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+            let mut name = [0; 8];
+            ids.random(&mut name);
+            let draft = path.with_extension(format!("draft-{:016x}", u64::from_le_bytes(name)));
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
             file.write_all(URL_SAFE_NO_PAD.encode(bytes).as_bytes())?;
             file.sync_all()?;
             let kept = fs::hard_link(&draft, path);

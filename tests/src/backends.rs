@@ -9,6 +9,8 @@ use gochat_core::{
 };
 use gochat_storage::{
     local::{LocalCache, LocalRoutes},
+    mysql::{self, MysqlSettings},
+    redis::{Redis, RedisCache, RedisSettings},
     sqlite::{self, Database, SqliteSettings},
     tiered::TieredCache,
 };
@@ -18,6 +20,8 @@ use gochat_transport::{
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot};
+
+use crate::servers::{self, Namespace};
 
 fn database(settings: &SqliteSettings) -> (Arc<Database>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -116,4 +120,44 @@ async fn the_local_bus_with_one_small_partition_keeps_the_contract_of_the_bus() 
 async fn records_that_pass_through_their_bytes_keep_the_contract_of_the_bus() {
     let bus = WireBus::new(Arc::new(LocalBus::new(LocalBusSettings::default())));
     conformance::run_all::<dyn Bus>(bus::CASES, Arc::new(bus)).await;
+}
+
+/// A database of its own on the real MariaDB.
+async fn on_mysql() -> Arc<dyn Store> {
+    let settings = MysqlSettings { migrate: true, ..MysqlSettings::new(Namespace::new().mysql) };
+    Arc::new(mysql::connect(&settings).await.unwrap())
+}
+
+/// A local tier over the real Redis.
+async fn two_tiers() -> Arc<dyn Cache> {
+    let space = Namespace::new();
+    let settings = RedisSettings { urls: vec![servers::redis()], prefix: format!("{}:", space.name), ..RedisSettings::default() };
+    let redis = Redis::connect(settings).await.unwrap();
+    Arc::new(TieredCache::new(Arc::new(LocalCache::new(16 << 20)), Arc::new(RedisCache::new(redis))))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_local_cache_in_front_of_mysql_changes_nothing_in_the_contract_of_the_store() {
+    let cached = CachedStore::new(on_mysql().await, Arc::new(LocalCache::new(16 << 20)));
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(cached)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tiers_with_pages_in_front_of_mysql_change_nothing_in_the_contract_of_the_store() {
+    let cached = CachedStore::new(on_mysql().await, two_tiers().await).with_pages();
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(cached)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_grpc_client_over_mysql_keeps_the_contract_of_the_store() {
+    let (client, _end) = over_grpc(on_mysql().await).await;
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(client)).await;
+}
+
+/// What logic sees of a repo role: everything on the way at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_grpc_client_over_two_tiers_over_mysql_keeps_the_contract_of_the_store() {
+    let cached = CachedStore::new(on_mysql().await, two_tiers().await).with_pages();
+    let (client, _end) = over_grpc(Arc::new(cached)).await;
+    conformance::run_all::<dyn Store>(store::CASES, Arc::new(client)).await;
 }

@@ -47,6 +47,8 @@ const CAUGHT_UP: Duration = Duration::from_secs(45);
 enum Fault {
     /// `kill -9`, and a new start after a while.
     Kill(&'static str),
+    /// SIGTERM, with its drain, and a new start.
+    Restart(&'static str),
     /// SIGSTOP, and SIGCONT after a while.
     Pause(&'static str, Duration),
     /// Redis forgets everything.
@@ -55,7 +57,11 @@ enum Fault {
     JoinAndLeave(&'static str),
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 15] = [
+    Fault::Restart("gateway-1"),
+    Fault::Restart("logic"),
+    Fault::Restart("repo"),
+    Fault::Restart("task"),
     Fault::Kill("gateway-1"),
     Fault::Kill("logic"),
     Fault::Kill("repo"),
@@ -159,6 +165,10 @@ impl Deployment {
             Fault::Kill(part) => {
                 script(&["kill", part]);
                 sleep(Duration::from_secs(1)).await;
+                script(&["start", part]);
+            }
+            Fault::Restart(part) => {
+                script(&["stop", part]);
                 script(&["start", part]);
             }
             Fault::Pause(part, time) => {

@@ -44,4 +44,6 @@ mod protocol;
 #[cfg(test)]
 mod push;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
 mod settings;

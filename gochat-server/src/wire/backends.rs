@@ -74,7 +74,7 @@ impl Database {
             migrate: true,
             ..mysql::MysqlSettings::new(&config.store_url)
         };
-        let database = readiness.wait_for("the store", async || mysql::connect(&settings).await).await?;
+        let database = readiness.wait_for("the store", || mysql::connect(&settings)).await?;
         let durability = database.durability();
         tracing::info!("the store: {durability}");
         for problem in durability.problems() {
@@ -200,7 +200,7 @@ impl AnyBus {
             let bus = kafka(config)?;
             let mut topics = vec![Topic::Upstream, Topic::Task, Topic::DeadLetter];
             topics.extend(gateway.cloned().map(Topic::Downstream));
-            readiness.wait_for("Kafka", async || bus.ensure_topics(&topics).await).await?;
+            readiness.wait_for("Kafka", || bus.ensure_topics(&topics)).await?;
             Ok(AnyBus::Kafka(bus))
         }
         #[cfg(not(feature = "kafka"))]
@@ -263,7 +263,7 @@ pub async fn remote_store(config: &Config, readiness: &Readiness) -> Result<Arc<
     #[cfg(feature = "grpc")]
     {
         let client = RepoClient::new(&config.repo_urls.0, &ClientSettings::default())?;
-        readiness.wait_for("a repo role", async || client.ready().await).await?;
+        readiness.wait_for("a repo role", || client.ready()).await?;
         Ok(Arc::new(client))
     }
     #[cfg(not(feature = "grpc"))]
@@ -278,7 +278,7 @@ pub async fn remote_logic(config: &Config, readiness: &Readiness) -> Result<Arc<
     #[cfg(feature = "grpc")]
     {
         let client = LogicClient::new(&config.logic_urls.0, &ClientSettings::default())?;
-        readiness.wait_for("a logic role", async || client.ready().await).await?;
+        readiness.wait_for("a logic role", || client.ready()).await?;
         Ok(Arc::new(client))
     }
     #[cfg(not(feature = "grpc"))]

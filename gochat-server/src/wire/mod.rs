@@ -36,15 +36,12 @@ use gochat_core::{
     task::{PushSettings, TaskPorts, TaskRole},
     time::{Clock, IdGenerator},
 };
+use gochat_transport::gateway::{
+    Gateway, GatewayPorts, GatewaySettings,
+    http::{HttpRates, Rate},
+};
 #[cfg(feature = "grpc")]
 use gochat_transport::grpc;
-use gochat_transport::{
-    bus::WireBus,
-    gateway::{
-        Gateway, GatewayPorts, GatewaySettings,
-        http::{HttpRates, Rate},
-    },
-};
 use tokio::{
     net::{TcpListener, TcpSocket},
     sync::watch,
@@ -372,7 +369,7 @@ impl Start {
             },
             gateway_settings(&self.config),
         );
-        let downstream = self.readiness.wait_for("the gateway's topic", async || gateway.subscribe().await).await?;
+        let downstream = self.readiness.wait_for("the gateway's topic", || gateway.subscribe()).await?;
         self.spawn("gateway", gateway.clone().run(downstream));
         Ok(gateway)
     }

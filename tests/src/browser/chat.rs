@@ -1,5 +1,7 @@
 //! Several people, each in a browser of their own, at a server that runs as a process.
 
+use std::net::SocketAddr;
+
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -7,6 +9,7 @@ use super::{Driver, page::Page};
 use crate::{
     client::{PASSWORD, User},
     process::Process,
+    sandbox::Sandbox,
 };
 
 /// Cheap passwords: three registrations are not what is tested here.
@@ -18,7 +21,19 @@ fn server(folder: &TempDir) -> Process {
 async fn two_people_register_and_chat_both_ways_and_a_reload_keeps_all() {
     let (folder, driver) = (tempfile::tempdir().unwrap(), Driver::start());
     let server = server(&folder);
-    let (ana, bo) = (Page::open(&driver, server.address).await, Page::open(&driver, server.address).await);
+    two_people_chat(&driver, [server.address; 2]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_chat_over_two_gateways_of_four_services() {
+    let driver = Driver::start();
+    let server = Sandbox::start_services().await;
+    two_people_chat(&driver, [server.address(), server.address()]).await;
+    server.shutdown().await;
+}
+
+async fn two_people_chat(driver: &Driver, [at_ana, at_bo]: [SocketAddr; 2]) {
+    let (ana, bo) = (Page::open(driver, at_ana).await, Page::open(driver, at_bo).await);
     ana.register("ana", "Ana Lovelace").await;
     bo.register("bo", "Bo Turing").await;
 
