@@ -3,7 +3,7 @@
 //! ```text
 //! write(work) ─► place (bounded wait) ─► task: BEGIN ─► work ─► COMMIT ─► answer        mysql/units.rs
 //! read(work)  ─► place (bounded wait) ─► task: work ─► answer
-//! append      ─► work of seven statements, whatever the number of drafts                mysql/append.rs
+//! append      ─► what waits together ─► work of seven statements, whatever the number of drafts   mysql/appends.rs, mysql/append.rs
 //! ```
 //!
 //! Isolation is READ COMMITTED and decisions are made on rows that the transaction has locked: conversations in the order of
@@ -13,6 +13,7 @@
 //! Invariant: an answer of a write leaves only after COMMIT was confirmed (I1); what it is worth says [`Durability`].
 
 mod append;
+mod appends;
 mod lanes;
 mod open;
 #[allow(clippy::duplicate_mod, reason = "the same text, compiled once per database")]
@@ -44,6 +45,7 @@ use super::{
     schema::{devices, login_log, members, messages, push_jobs},
 };
 use append::{Batch, Columns};
+use appends::Appends;
 use lanes::Lane;
 use open::Connector;
 use queries::builder::Diesel;
@@ -131,6 +133,7 @@ pub struct Database {
 struct Shared {
     writers: Arc<Lane>,
     readers: Arc<Lane>,
+    appends: Appends,
     /// Where connections were opened and units run, whoever calls.
     runtime: Handle,
     unit_limit: Duration,
@@ -179,6 +182,7 @@ pub async fn connect(settings: &MysqlSettings) -> Result<Database> {
     let shared = Shared {
         writers: Lane::new(connector.clone(), settings.writers, settings.writes_waiting_max, settings.wait),
         readers: Lane::new(connector, settings.readers, settings.reads_waiting_max, settings.wait),
+        appends: Appends::default(),
         runtime: Handle::current(),
         unit_limit: settings.unit_limit,
         packet_bytes,
@@ -255,8 +259,13 @@ async fn finished<T>(task: JoinHandle<Result<T>>) -> Result<T> {
 // ---- what differs from other databases: used by queries/ ----
 
 impl Database {
-    /// Appends with statements for the whole batch, unless the settings say otherwise.
+    /// Appends together with what other batches wait.
     async fn append(&self, batch: AppendBatch) -> Result<Vec<Result<Appended>>> {
+        self.append_with_others(batch).await
+    }
+
+    /// Appends in a transaction of its own: with statements for the whole batch, unless the settings say otherwise.
+    async fn append_alone(&self, batch: AppendBatch) -> Result<Vec<Result<Appended>>> {
         let batch = Arc::new(batch);
         if self.shared.by_query_builder {
             return self.write(move |conn| async move { queries::append::append(&mut Diesel(conn), &batch).await }.boxed()).await;
