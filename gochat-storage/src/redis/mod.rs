@@ -241,7 +241,17 @@ impl Redis {
 
     /// Sends one command per part, all in one round trip, and answers in their order.
     async fn run(&self, commands: Vec<(u16, Cmd)>) -> Vec<Result<Value>> {
-        let mut answers: Vec<Option<Result<Value>>> = commands.iter().map(|_| None).collect();
+        self.deliver(commands, false).await.into_iter().map(|answer| answer.map(|(value, _)| value)).collect()
+    }
+
+    /// Like [`run`](Self::run). Each answer comes with the time of the server that gave it, in ms, taken in the same pipeline just
+    /// before.
+    async fn run_timed(&self, commands: Vec<(u16, Cmd)>) -> Vec<Result<(Value, u64)>> {
+        self.deliver(commands, true).await
+    }
+
+    async fn deliver(&self, commands: Vec<(u16, Cmd)>, timed: bool) -> Vec<Result<(Value, u64)>> {
+        let mut answers: Vec<Option<Result<(Value, u64)>>> = commands.iter().map(|_| None).collect();
         let mut waiting: Vec<Sending> = Vec::with_capacity(commands.len());
         let slots = self.0.cluster.as_ref().map(Cluster::current);
         for (index, (slot, command)) in commands.into_iter().enumerate() {
@@ -257,7 +267,7 @@ impl Redis {
             if waiting.is_empty() {
                 break;
             }
-            waiting = self.send(waiting, &mut answers).await;
+            waiting = self.send(waiting, timed, &mut answers).await;
         }
         for unanswered in waiting {
             answers[unanswered.index] = Some(Err(Error::new(Code::Unavailable, "redis sends from server to server")));
@@ -266,11 +276,11 @@ impl Redis {
     }
 
     /// One round: a pipeline for each server. What has to be sent once more comes back.
-    async fn send(&self, waiting: Vec<Sending>, answers: &mut [Option<Result<Value>>]) -> Vec<Sending> {
+    async fn send(&self, waiting: Vec<Sending>, timed: bool, answers: &mut [Option<Result<(Value, u64)>>]) -> Vec<Sending> {
         let mut batches: Vec<Batch> = Vec::with_capacity(1);
         for sending in waiting {
             let at = batches.iter().position(|batch| Arc::ptr_eq(&batch.node, &sending.node)).unwrap_or_else(|| {
-                batches.push(Batch { node: sending.node.clone(), pipeline: Pipeline::new(), sent: Vec::new() });
+                batches.push(Batch::new(sending.node.clone(), timed));
                 batches.len() - 1
             });
             batches[at].add(sending);
@@ -280,6 +290,7 @@ impl Redis {
         for (batch, outcome) in batches.into_iter().zip(outcomes) {
             match outcome {
                 Ok(values) => {
+                    let now = if timed { values.first().and_then(time_of) } else { Some(0) };
                     let mut values: Vec<Option<Value>> = values.into_iter().map(Some).collect();
                     for (index, at) in &batch.sent {
                         match values.get_mut(*at).and_then(Option::take) {
@@ -287,7 +298,7 @@ impl Redis {
                                 Some(sending) => again.push(sending),
                                 None => answers[*index] = Some(Err(refused(&refusal))),
                             },
-                            Some(value) => answers[*index] = Some(Ok(value)),
+                            Some(value) => answers[*index] = Some(now.map(|now| (value, now)).ok_or_else(misunderstood)),
                             None => answers[*index] = Some(Err(Error::new(Code::Unavailable, "redis answered too little"))),
                         }
                     }
@@ -440,8 +451,17 @@ struct Batch {
 }
 
 impl Batch {
+    /// Nothing yet but the question for the time, if that is wanted.
+    fn new(node: Arc<Node>, timed: bool) -> Self {
+        let mut pipeline = Pipeline::new();
+        if timed {
+            pipeline.cmd("TIME");
+        }
+        Batch { node, pipeline, sent: Vec::new() }
+    }
+
     fn add(&mut self, sending: Sending) {
-        if sending.load && self.pipeline.is_empty() {
+        if sending.load && self.sent.is_empty() {
             for load in scripts::load_all() {
                 self.pipeline.add_command(load);
             }
@@ -462,14 +482,35 @@ fn refused(refusal: &ServerError) -> Error {
     Error::new(Code::Unavailable, hint).with_source(refusal.to_string())
 }
 
+fn misunderstood() -> Error {
+    Error::new(Code::Unavailable, "redis answered in another form than was asked for")
+}
+
+/// The answer to `TIME`, in ms.
+fn time_of(answer: &Value) -> Option<u64> {
+    let Value::Array(parts) = answer else { return None };
+    let [Value::BulkString(seconds), Value::BulkString(micros)] = parts.as_slice() else { return None };
+    number(seconds)?.checked_mul(1000)?.checked_add(number(micros)? / 1000)
+}
+
+/// A number in decimal digits, and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, digit| match digit {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add(u64::from(digit - b'0')),
+        _ => None,
+    })
+}
+
 /// A number as text that sorts like it: Lua's own numbers are exact to 2^53 only.
 fn sortable(number: i64) -> String {
     format!("{:020}", number.cast_unsigned() ^ (1 << 63))
 }
 
 fn from_sortable(text: &[u8]) -> Option<i64> {
-    let number: u64 = std::str::from_utf8(text).ok()?.parse().ok()?;
-    Some((number ^ (1 << 63)).cast_signed())
+    Some((number(text)? ^ (1 << 63)).cast_signed())
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -479,6 +520,16 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_read_or_refused_whole() {
+        let time = |seconds: &str, micros: &str| Value::Array([seconds, micros].map(|part| Value::BulkString(part.into())).to_vec());
+        assert_eq!(time_of(&time("1700000000", "123999")), Some(1_700_000_000_123));
+        for (seconds, micros) in [("", "1"), ("1", "x"), ("-1", "1"), ("+1", "1"), ("18446744073709551615", "1"), ("18446744073709551616", "1")] {
+            assert_eq!(time_of(&time(seconds, micros)), None);
+        }
+        assert_eq!(time_of(&Value::Nil), None);
+    }
 
     #[test]
     fn numbers_sort_as_text_like_themselves() {

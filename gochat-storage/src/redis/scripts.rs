@@ -25,7 +25,8 @@ impl Script {
 /// KEYS: users. ARGV: lease in ms, then for each route the place of its key, device, epoch, and "connection gateway".
 /// Answers 1 for each route that is there now, 0 where a newer epoch lives.
 ///
-/// A field is `epoch (20 digits) · end of the lease in ms (16 digits) · connection gateway`.
+/// A line is `device (36) epoch (20 digits) end of the lease in ms (16 digits) connection gateway`. What is not of this form
+/// has no lease and is dropped, as is a value of another type.
 pub(super) static ATTACH: Script = Script::new(
     r"
 local time = redis.call('TIME')
@@ -34,24 +35,29 @@ local ends = now + ARGV[1]
 local answers = {}
 for i = 2, #ARGV, 4 do
     local key, device, epoch = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
-    local longest, taken = ends, false
-    local all = redis.call('HGETALL', key)
-    for f = 1, #all, 2 do
-        local lease = tonumber(string.sub(all[f + 1], 21, 36))
+    local lines, longest, taken, dropped = {}, 0, false, false
+    local present = redis.pcall('GET', key)
+    if type(present) ~= 'string' then present = '' end
+    for line in string.gmatch(present, '[^\n]+') do
+        local lease = tonumber(string.sub(line, 59, 74))
+        local same = string.sub(line, 1, 36) == device
         if not lease or lease <= now then
-            redis.call('HDEL', key, all[f])
-        else
+            dropped = true
+        elseif not same or string.sub(line, 38, 57) > epoch then
+            if same then taken = true end
             if lease > longest then longest = lease end
-            if all[f] == device and string.sub(all[f + 1], 1, 20) > epoch then taken = true end
+            lines[#lines + 1] = line
         end
     end
-    if taken then
-        answers[#answers + 1] = 0
-    else
-        redis.call('HSET', key, device, epoch .. string.format('%016.0f', ends) .. ARGV[i + 3])
-        redis.call('PEXPIREAT', key, string.format('%.0f', longest))
-        answers[#answers + 1] = 1
+    if not taken then
+        if ends > longest then longest = ends end
+        lines[#lines + 1] = device .. ' ' .. epoch .. ' ' .. string.format('%016.0f', ends) .. ' ' .. ARGV[i + 3]
     end
+    if dropped or not taken then
+        redis.call('SET', key, table.concat(lines, '\n'))
+        redis.call('PEXPIREAT', key, string.format('%.0f', longest))
+    end
+    answers[#answers + 1] = taken and 0 or 1
 end
 return answers
 ",
@@ -66,43 +72,27 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers = {}
 for i = 1, #ARGV, 4 do
     local key, device, epoch = KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2]
-    local answer = 1
-    local all = redis.call('HGETALL', key)
-    for f = 1, #all, 2 do
-        local value = all[f + 1]
-        local lease = tonumber(string.sub(value, 21, 36))
-        if not lease or lease <= now then
-            redis.call('HDEL', key, all[f])
-        elseif all[f] == device then
-            local present = string.sub(value, 1, 20)
-            if present == epoch and string.sub(value, 37) == ARGV[i + 3] then
-                redis.call('HDEL', key, device)
-            elseif present > epoch then
-                answer = 0
-            end
+    local lines, longest, answer, dropped = {}, 0, 1, false
+    local present = redis.pcall('GET', key)
+    if type(present) ~= 'string' then present = '' end
+    for line in string.gmatch(present, '[^\n]+') do
+        local lease = tonumber(string.sub(line, 59, 74))
+        local same, there = string.sub(line, 1, 36) == device, string.sub(line, 38, 57)
+        if not lease or lease <= now or (same and there == epoch and string.sub(line, 76) == ARGV[i + 3]) then
+            dropped = true
+        else
+            if same and there > epoch then answer = 0 end
+            if lease > longest then longest = lease end
+            lines[#lines + 1] = line
         end
+    end
+    if #lines == 0 then
+        if dropped then redis.call('DEL', key) end
+    elseif dropped then
+        redis.call('SET', key, table.concat(lines, '\n'))
+        redis.call('PEXPIREAT', key, string.format('%.0f', longest))
     end
     answers[#answers + 1] = answer
-end
-return answers
-",
-);
-
-/// KEYS: users. Answers with place of the key, device and field of every route whose lease goes on.
-pub(super) static LOCATE: Script = Script::new(
-    r"
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local answers = {}
-for k = 1, #KEYS do
-    local all = redis.call('HGETALL', KEYS[k])
-    for f = 1, #all, 2 do
-        local lease = tonumber(string.sub(all[f + 1], 21, 36))
-        if lease and lease > now then
-            local n = #answers
-            answers[n + 1], answers[n + 2], answers[n + 3] = k, all[f], all[f + 1]
-        end
-    end
 end
 return answers
 ",
@@ -146,7 +136,7 @@ return 1
 
 /// Brings every script to a server.
 pub(super) fn load_all() -> impl Iterator<Item = Cmd> {
-    [&ATTACH, &DETACH, &LOCATE, &SET, &INVALIDATE].into_iter().map(|script| {
+    [&ATTACH, &DETACH, &SET, &INVALIDATE].into_iter().map(|script| {
         let mut load = cmd("SCRIPT");
         load.arg("LOAD").arg(script.text);
         load

@@ -88,6 +88,23 @@ pub(super) fn parse(answer: &Value, asked: &str) -> Option<Vec<Range>> {
         .collect()
 }
 
+/// What each value of the upper byte does to the rest: a page of a large group has a thousand keys of sixty bytes.
+const CRC: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
 /// The slot of a key: CRC-16 (XMODEM) of what stands between the first braces, or of all of it.
 pub(super) fn slot_of(key: &[u8]) -> u16 {
     let tag = key.iter().position(|byte| *byte == b'{').and_then(|open| {
@@ -96,10 +113,7 @@ pub(super) fn slot_of(key: &[u8]) -> u16 {
     });
     let mut crc: u16 = 0;
     for byte in tag.unwrap_or(key) {
-        crc ^= u16::from(*byte) << 8;
-        for _ in 0..8 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
-        }
+        crc = (crc << 8) ^ CRC[usize::from((crc >> 8) as u8 ^ byte)];
     }
     crc % SLOTS as u16
 }

@@ -185,11 +185,34 @@ async fn routes_whose_lease_is_over_are_removed_when_the_user_is_touched() {
     of.attach(std::slice::from_ref(&dead), Duration::from_millis(50)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let key = format!("{}user_gateway:{user}", settings.prefix);
-    assert_eq!(command::<i64>(&server.url(), &["HLEN", &key]).await, 2);
+    assert_eq!(command::<String>(&server.url(), &["GET", &key]).await.lines().count(), 2);
     assert_eq!(of.locate(&[user]).await.unwrap(), std::slice::from_ref(&live));
     of.attach(std::slice::from_ref(&new), LEASE).await.unwrap();
-    assert_eq!(command::<i64>(&server.url(), &["HLEN", &key]).await, 2);
+    assert_eq!(command::<String>(&server.url(), &["GET", &key]).await.lines().count(), 2);
     assert!(command::<i64>(&server.url(), &["PTTL", &key]).await > 50_000, "it ends with its longest lease");
     assert_eq!(of.detach(&[live, new]).await.unwrap(), [true, true]);
     assert_eq!(command::<i64>(&server.url(), &["EXISTS", &key]).await, 0);
+}
+
+/// Whatever stands under the key: nobody is located by it, the live route beside it is, and the next attach writes it anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_value_hides_no_route_and_is_written_anew() {
+    let server = Server::start();
+    let settings = settings(&[server.url()]);
+    let of = RedisRoutes::new(Redis::connect(settings.clone()).await.unwrap());
+    let user = user();
+    let key = format!("{}user_gateway:{user}", settings.prefix);
+    let [live, new] = [1, 2].map(|epoch| route(user, DeviceId::from(Uuid::now_v7()), epoch));
+    of.attach(std::slice::from_ref(&live), LEASE).await.unwrap();
+    let _: i64 = command(&server.url(), &["APPEND", &key, "\nneither a route\n\n"]).await;
+    assert_eq!(of.locate(&[user]).await.unwrap(), std::slice::from_ref(&live));
+    assert_eq!(of.attach(std::slice::from_ref(&new), LEASE).await.unwrap(), [true]);
+    assert_eq!(command::<String>(&server.url(), &["GET", &key]).await.lines().count(), 2);
+    assert_eq!(of.locate(&[user, user]).await.unwrap(), [live, new.clone()], "a user who is named twice is located once");
+    let _: i64 = command(&server.url(), &["DEL", &key]).await;
+    let _: i64 = command(&server.url(), &["HSET", &key, "not", "a string"]).await;
+    assert_eq!(of.locate(&[user]).await.unwrap(), []);
+    assert_eq!(of.detach(std::slice::from_ref(&new)).await.unwrap(), [true]);
+    assert_eq!(of.attach(std::slice::from_ref(&new), LEASE).await.unwrap(), [true]);
+    assert_eq!(of.locate(&[user]).await.unwrap(), [new]);
 }
