@@ -316,7 +316,8 @@ pub async fn pushes(address: SocketAddr, crowd: &Value, conversation: &str, log:
             .as_array()
             .unwrap()
             .iter()
-            .filter(|item| item["conversation_id"] == conversation)
+            // One push for each device: those of the first one are looked at.
+            .filter(|item| item["conversation_id"] == conversation && item["device_id"] == crowd["users"][absent]["device_id"])
             .map(|item| item["seq"].as_i64().unwrap())
             .collect();
         // The sweeper needs a while; what is missing then is for the checker to say.
