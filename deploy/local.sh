@@ -433,14 +433,15 @@ form_cluster() {
 }
 
 start_kafka() {
-    local home=$folder/kafka text options=() jars
+    local home=$folder/kafka text jars
+    # A few cores are shared with everything else: no threads of a large collector, no compiler that takes minutes to be worth it.
+    local options=(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC)
     jars=$(kafka_cache)/jars
     mkdir -p "$home"
     text=$(<"$repository/deploy/kafka/server.properties")
     text=${text//@PORT@/"$(port kafka)"}
     text=${text//@CONTROLLER_PORT@/"$(port kafka controller)"}
     echo "${text//@DATA@/"$home/data"}" >"$home/server.properties"
-    [ -z "${conf[small]}" ] || options=(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC)
     if [ ! -f "$home/data/meta.properties" ]; then
         "$(java_command)" -Xmx128m -XX:TieredStopAtLevel=1 -cp "$jars/*" kafka.tools.StorageTool format --ignore-formatted \
             -t "$KAFKA_CLUSTER_ID" -c "$home/server.properties" >"$folder/run/kafka-format.log" 2>&1 ||

@@ -121,8 +121,9 @@ settings! {
     kafka_brokers: List = "", "kafka.brokers";
     /// What the names of topics and groups begin with: the namespace of this installation.
     kafka_prefix: String = "", "kafka.prefix";
-    /// Partitions of the upstream and the task topic. Changing it needs a drained bus (docs/scaling.md).
-    kafka_partitions: u32 = "12", "kafka.partitions";
+    /// Partitions of the upstream and the task topic: as many logic roles share the work at most. Changing it needs a drained bus
+    /// (docs/scaling.md).
+    kafka_partitions: u32 = "4", "kafka.partitions";
     /// Copies of each partition.
     kafka_replication: u32 = "1", "kafka.replication";
     /// Where repo roles answer (`http://host:port`), separated by commas: for logic and task roles without one of their own.

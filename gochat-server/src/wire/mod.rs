@@ -301,7 +301,7 @@ impl Start {
     fn tokens(&self) -> Result<Arc<Tokens>> {
         let settings =
             TokenSettings { access_seconds: self.config.access_seconds, refresh_seconds: self.config.refresh_seconds, ..TokenSettings::default() };
-        Ok(Arc::new(Tokens::new(settings, &[self.secrets.token_seed.clone()])?))
+        Ok(Arc::new(Tokens::new(settings, std::slice::from_ref(&self.secrets.token_seed))?))
     }
 
     fn logic(&mut self, ports: &Ports, store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>, operators: &OnceLock<Operators>) -> Result<Arc<Logic>> {

@@ -13,8 +13,9 @@ use gochat_core::{
     error::{Code, Error, Result},
     ids::{ConversationId, DeviceId, MessageId, PushJobId, Seq, UserId},
     model::{
-        Caller, Connected, Conversation, ConversationView, Credential, Device, GroupAction, JoinRequest, LoginAttempt, Mark, Member, Message,
-        NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Refreshed, Rotation, User, UserStatus,
+        Caller, Connected, Conversation, ConversationView, Credential, Device, GroupAction, JoinRequest, Listed, LoginAttempt, Mark, Member, Message,
+        NewConversation, NewPushJob, NewSession, NewUser, ProfileChange, PushJob, PushLogEntry, PushOutcome, Readable, Refreshed, Rotation, User,
+        UserStatus,
     },
     ports::{
         AccountsApi, AppendBatch, Appended, Changed, Conversations, ConversationsApi, CreateConversation, Created, Devices, HistoryPage,
@@ -115,6 +116,8 @@ fake! {
         conversations(ids: &[ConversationId]) -> Vec<Option<Conversation>>;
         conversation_view(user: UserId, id: ConversationId) -> Option<ConversationView>;
         conversations_of(user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Vec<ConversationView>;
+        listed(user: UserId, before: Option<(Timestamp, ConversationId)>, limit: usize) -> Vec<Listed>;
+        readable(reader: UserId, ids: &[ConversationId]) -> Vec<Option<Readable>>;
         members(id: ConversationId, after: Option<UserId>, limit: usize) -> Vec<Member>;
         members_at(id: ConversationId, seq: Seq, after: Option<UserId>, limit: usize) -> Vec<UserId>;
         memberships(id: ConversationId, users: &[UserId]) -> Vec<Vec<Member>>;
