@@ -434,8 +434,9 @@ form_cluster() {
 
 start_kafka() {
     local home=$folder/kafka text jars
-    # A few cores are shared with everything else: no threads of a large collector, no compiler that takes minutes to be worth it.
-    local options=(-XX:TieredStopAtLevel=1 -XX:+UseSerialGC)
+    # A few cores are shared with everything else: no threads of a large collector.
+    local options=(-XX:+UseSerialGC)
+    [ -z "${conf[small]}" ] || options+=(-XX:TieredStopAtLevel=1)
     jars=$(kafka_cache)/jars
     mkdir -p "$home"
     text=$(<"$repository/deploy/kafka/server.properties")
