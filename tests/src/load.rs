@@ -306,8 +306,8 @@ pub async fn pushes(address: SocketAddr, crowd: &Value, conversation: &str, log:
     // The last member of the group never connected.
     let members = crowd["conversations"].as_array().unwrap().iter().find(|item| item["id"] == conversation).unwrap()["members"].as_array().unwrap();
     let absent = members.last().unwrap().as_u64().unwrap() as usize;
-    // The push log answers with its newest entries, which are those of several conversations.
-    let newest: Vec<i64> = log.iter().rev().filter(|entry| entry.body.is_some()).map(|entry| entry.seq).take(50).collect();
+    // The push log answers with its 200 newest entries, which are those of several conversations and devices.
+    let newest: Vec<i64> = log.iter().rev().filter(|entry| entry.body.is_some()).map(|entry| entry.seq).take(20).collect();
     let away = Away { user: id(crowd, absent), conversation: conversation.into(), from: newest.last().copied().unwrap_or(0) };
     let began = tokio::time::Instant::now();
     loop {

@@ -187,12 +187,17 @@ async fn more_than_may_wait_are_refused_and_nobody_waits_for_ever() {
         beside.numbers(&lock(low)).await;
         let running = sending(&store, vec![draft(low, a, "x")]);
         beside.waiting("SELECT id, kind").await;
-        let waiting = sending(&store, vec![draft(high, a, "y")]);
+        // Appends wait for each other; every other write waits for a connection.
+        let muting = || {
+            let store = store.clone();
+            tokio::spawn(async move { store.set_muted(high, a, true).await })
+        };
+        let waiting = muting();
         while store.stats().writes_waiting == 0 {
             tokio::task::yield_now().await;
         }
         let began = Instant::now();
-        assert_eq!(code(sending(&store, vec![draft(high, a, "z")]).await.unwrap()), "OVERLOADED");
+        assert_eq!(code(muting().await.unwrap()), "OVERLOADED");
         assert!(began.elapsed() < Duration::from_millis(200), "refused at once");
         assert_eq!(code(waiting.await.unwrap()), "OVERLOADED");
         beside.run("COMMIT").await;
