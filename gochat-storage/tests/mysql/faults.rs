@@ -211,7 +211,7 @@ async fn more_than_may_wait_are_refused_and_nobody_waits_for_ever() {
 async fn closing_lets_what_runs_end_and_refuses_what_comes_later() {
     on_a_database(async |database| {
         let store = database.store().await;
-        let (a, low, _) = two_groups(&store).await;
+        let (a, low, high) = two_groups(&store).await;
         let mut beside = database.beside().await;
         beside.run("BEGIN").await;
         beside.numbers(&lock(low)).await;
@@ -223,7 +223,7 @@ async fn closing_lets_what_runs_end_and_refuses_what_comes_later() {
         });
         while code(store.users(&[a]).await) == "OK" && !closing.is_finished() {
             tokio::task::yield_now().await;
-            if code(sending(&store, vec![draft(low, a, "late")]).await.unwrap()) == "UNAVAILABLE" {
+            if code(store.set_muted(high, a, true).await) == "UNAVAILABLE" {
                 break;
             }
         }

@@ -25,6 +25,8 @@ use super::Database;
 
 /// Transactions at a time: while one waits for the disk the other one works.
 const RUNS_MAX: usize = 2;
+/// Drafts that are worth a second transaction; fewer wait for the first one to end, and share the next.
+const SECOND_RUN_DRAFTS: usize = 200;
 /// Batches that may wait; more are refused with `OVERLOADED`.
 const WAITING_MAX: usize = 4096;
 
@@ -35,6 +37,7 @@ pub struct Appends(Mutex<State>);
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Waiting>,
+    drafts: usize,
     runs: usize,
 }
 
@@ -54,8 +57,9 @@ impl Appends {
         if state.waiting.len() >= WAITING_MAX {
             return Err(Error::new(Code::Overloaded, "too many batches wait for the database").retry_after(Duration::from_millis(200)));
         }
+        state.drafts += waiting.batch.drafts.len();
         state.waiting.push_back(waiting);
-        let begin = state.runs < RUNS_MAX;
+        let begin = state.runs == 0 || (state.runs < RUNS_MAX && state.drafts >= SECOND_RUN_DRAFTS);
         state.runs += usize::from(begin);
         Ok(begin)
     }
@@ -71,6 +75,7 @@ impl Appends {
             }
             group.extend(state.waiting.pop_front());
         }
+        state.drafts -= group.iter().map(|waiting| waiting.batch.drafts.len()).sum::<usize>();
         state.runs -= usize::from(group.is_empty());
         group
     }
