@@ -61,6 +61,8 @@ servers_up() {
 stage "what the tests need" install_needs
 stage "format" cargo fmt --all --check
 stage "lint" cargo clippy --workspace --all-targets --quiet -- -D warnings
+# What the start command builds: the default features alone.
+stage "lint of the default build" cargo clippy --quiet -- -D warnings
 stage "web chat: types and units" web
 stage "the server" cargo build --workspace --bin gochat --quiet
 if [ -n "$full" ]; then

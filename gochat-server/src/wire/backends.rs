@@ -14,7 +14,7 @@ use gochat_core::{
     cached::CachedStore,
     error::{Code, Error, Result},
     ids::GatewayId,
-    ports::{Bus, Cache, LogicApi, Routes, Store, Topic},
+    ports::{Bus, Cache, LogicApi, Routes, Store},
 };
 #[cfg(feature = "mysql")]
 use gochat_storage::mysql;
@@ -197,6 +197,8 @@ impl AnyBus {
         }
         #[cfg(feature = "kafka")]
         {
+            use gochat_core::ports::Topic;
+
             let bus = kafka(config)?;
             let mut topics = vec![Topic::Upstream, Topic::Task, Topic::DeadLetter];
             topics.extend(gateway.cloned().map(Topic::Downstream));

@@ -398,7 +398,8 @@ impl Start {
     }
 
     #[cfg(not(feature = "grpc"))]
-    fn serve_roles(&mut self, _: TcpSocket, _: Served) -> Result<()> {
+    fn serve_roles(&mut self, _: TcpSocket, Served { store, api }: Served) -> Result<()> {
+        drop((store, api));
         Err(Error::new(Code::InvalidRequest, "roles that are processes of their own need a build with `--features distributed`"))
     }
 
