@@ -72,8 +72,8 @@ impl Dispatcher {
 
     /// Answers senders and tells the members of `entries` (in the order of their conversations' logs). Ends when
     /// the bus has every record: whoever consumed the cause may commit it then. The receipt resolves when no crash can
-    /// lose what the task role has to do: then the entries count as dispatched. It fails if presence is unknown, and
-    /// [`owes`](Self::owes) says so: then the senders have their acks and the members are still to be told.
+    /// lose what the task role has to do: then the entries count as dispatched. It fails if presence is unknown, or the members
+    /// could not be read, and [`owes`](Self::owes) says so: then the senders have their acks and the members are still to be told.
     pub async fn dispatch(&self, acks: Vec<(GatewayId, Ack)>, entries: &[Entry]) -> Result<Receipt> {
         let mut outgoing = Outgoing::default();
         for (gateway, ack) in acks {
@@ -92,7 +92,7 @@ impl Dispatcher {
         let known = match self.route_direct(&direct, &mut outgoing).await {
             Ok(()) => true,
             Err(error) if error.code == Code::Unavailable => {
-                tracing::debug!(?error, "presence is unknown: members learn by heads");
+                tracing::debug!(?error, "presence or members are unknown: they learn by heads, and are swept");
                 false
             }
             Err(error) => return Err(error),
@@ -106,7 +106,7 @@ impl Dispatcher {
         Ok(Receipt::refused())
     }
 
-    /// Whether there are entries since the last call whose members could not be told, because presence was unknown.
+    /// Whether there are entries since the last call whose members could not be told. Asking settles it: whoever asks sweeps.
     pub fn owes(&self) -> bool {
         self.owes.swap(false, Ordering::AcqRel)
     }
